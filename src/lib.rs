@@ -1,0 +1,3 @@
+//! Bellhop: a Kubernetes operator that starts workflows on the events of external systems.
+
+pub mod spool;

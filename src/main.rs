@@ -1,0 +1,3 @@
+//! The `bellhop` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What makes a 2xx true.
