@@ -1,3 +1,4 @@
 //! Bellhop: a Kubernetes operator that starts workflows on the events of external systems.
 
-pub mod spool;
+pub mod api;
+pub mod plugin;

@@ -1,3 +1,7 @@
 //! The `bellhop` command.
 
-fn main() {}
+fn main() {
+    for crd in bellhop::api::all_crds() {
+        print!("---\n{}", bellhop::api::to_yaml(&crd).unwrap());
+    }
+}

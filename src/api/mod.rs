@@ -1,0 +1,41 @@
+//! The three kinds of the group `bellhop.dev`: data, schema, validation rules. No I/O.
+
+// Several printer columns have one attribute each, which clippy takes for repetitions.
+#![allow(clippy::duplicated_attributes)]
+
+mod conditions;
+mod crds;
+mod schema;
+mod subscription;
+mod trigger_plugin;
+mod workflow_trigger;
+
+pub use conditions::{Conditions, Is, reason, type_};
+pub use crds::{all_crds, to_yaml};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+pub use subscription::*;
+pub use trigger_plugin::*;
+pub use workflow_trigger::*;
+
+/// The API group of every kind of Bellhop.
+pub const GROUP: &str = "bellhop.dev";
+
+/// Label of a Secret that holds credentials: names the TriggerPlugin that may use them.
+///
+/// A Secret without it is never read, so that a person who may create Subscriptions cannot use Bellhop to read Secrets.
+pub const CREDENTIALS_FOR_LABEL: &str = "bellhop.dev/credentials-for";
+
+/// Annotation of a Subscription: with the value `Orphan`, its webhook stays in the external system when it is deleted.
+pub const DELETION_POLICY_ANNOTATION: &str = "bellhop.dev/deletion-policy";
+
+/// The finalizer of Subscriptions (their webhook has to be deleted) and of TriggerPlugins in use.
+pub const FINALIZER: &str = "bellhop.dev/finalizer";
+
+/// A reference to an object of a known kind in the same namespace, or to a cluster-scoped one.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NameRef {
+    /// Name of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}

@@ -1,0 +1,13 @@
+//! JSON schema fragments that the derive cannot make.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Any JSON object: its own schema is checked by Bellhop, not by the API server.
+pub fn free_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A duration as Go and Kubernetes write it.
+pub fn duration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"})
+}
