@@ -1,0 +1,105 @@
+//! What the controller publishes for the ingress: one Secret for each live callback URL, in a namespace that holds
+//! nothing else. The ingress serves from these alone and never reads a credential of an external system.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Label of a published Secret; its value is always `route`.
+pub const PUBLISHED_LABEL: &str = "bellhop.dev/published";
+const KEY: &str = "route.json";
+
+/// A live callback URL and what the ingress has to know of its Subscription.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedRoute {
+    /// The unguessable last segment of the callback URL.
+    pub token: String,
+    /// The callback secrets, any of which proves the sender; more than one only while a secret is being rotated.
+    pub callback_secrets: Vec<String>,
+    /// UID of the Subscription.
+    pub uid: Uuid,
+    /// Namespace of the Subscription.
+    pub namespace: String,
+    /// Name of the Subscription.
+    pub name: String,
+    /// Name of its TriggerPlugin.
+    pub plugin: String,
+    /// The subscribed events, pinned at acceptance.
+    pub events: Vec<String>,
+}
+
+impl PublishedRoute {
+    /// Name of the Secret that publishes the route of the Subscription with this UID.
+    pub fn secret_name(uid: Uuid) -> String {
+        format!("route-{uid}")
+    }
+
+    /// The Secret that publishes this route in `namespace`.
+    pub fn to_secret(&self, namespace: &str) -> Secret {
+        let json = serde_json::to_vec(self).expect("strings are JSON");
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(Self::secret_name(self.uid)),
+                namespace: Some(namespace.to_owned()),
+                labels: Some(BTreeMap::from([(PUBLISHED_LABEL.to_owned(), "route".to_owned())])),
+                ..ObjectMeta::default()
+            },
+            data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(json))])),
+            type_: Some("bellhop.dev/route".to_owned()),
+            ..Secret::default()
+        }
+    }
+
+    /// Reads a published Secret.
+    ///
+    /// # Errors
+    /// A line that says what is wrong with the Secret; it never contains its content.
+    pub fn from_secret(secret: &Secret) -> Result<Self, String> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let json = secret.data.as_ref().and_then(|data| data.get(KEY)).ok_or(format!("Secret {name}: no key {KEY}"))?;
+        serde_json::from_slice(&json.0).map_err(|_| format!("Secret {name}: the key {KEY} does not hold a route"))
+    }
+}
+
+impl std::fmt::Debug for PublishedRoute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishedRoute")
+            .field("subscription", &format_args!("{}/{}", self.namespace, self.name))
+            .field("uid", &self.uid)
+            .field("plugin", &self.plugin)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_survives_its_secret_and_is_not_debugged() {
+        let route = PublishedRoute {
+            token: "the-token".into(),
+            callback_secrets: vec!["the-secret".into()],
+            uid: Uuid::nil(),
+            namespace: "team-a".into(),
+            name: "acme-web".into(),
+            plugin: "gitea".into(),
+            events: vec!["push".into()],
+        };
+        assert_eq!(PublishedRoute::from_secret(&route.to_secret("bellhop-ingress")).unwrap(), route);
+        let debug = format!("{route:?}");
+        assert!(!debug.contains("the-token") && !debug.contains("the-secret"), "{debug}");
+    }
+
+    #[test]
+    fn a_broken_secret_is_an_error_without_content() {
+        let mut secret = Secret::default();
+        secret.data = Some(BTreeMap::from([(KEY.to_owned(), ByteString(b"hunter2".to_vec()))]));
+        let error = PublishedRoute::from_secret(&secret).unwrap_err();
+        assert!(error.contains("does not hold a route") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,113 @@
+//! What an administrator can set, and its defaults.
+
+use ipnet::IpNet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options of `bellhop run`. Each can also be given by the environment variable that its help names.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunOptions {
+    /// URL at which external systems reach the public listener, such as https://hooks.example.com
+    #[arg(long, env = "BELLHOP_PUBLIC_URL", value_parser = public_url)]
+    pub public_url: url::Url,
+
+    /// Address of the public listener, which takes the callbacks
+    #[arg(long, env = "BELLHOP_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// Address of the private listener: /healthz, /readyz and /metrics
+    #[arg(long, env = "BELLHOP_PRIVATE_LISTEN", default_value = "127.0.0.1:9090")]
+    pub private_listen: SocketAddr,
+
+    /// Directory of the spool; events that were accepted and not yet delivered live here
+    #[arg(long, env = "BELLHOP_DATA_DIR", default_value = "/var/lib/bellhop")]
+    pub data_dir: PathBuf,
+
+    /// Namespace of what the controller keeps: the installation key and what it needs to delete webhooks
+    #[arg(long, env = "BELLHOP_NAMESPACE", default_value = "bellhop-system")]
+    pub namespace: String,
+
+    /// Namespace of what the controller publishes for the ingress, and of nothing else
+    #[arg(long, env = "BELLHOP_INGRESS_NAMESPACE", default_value = "bellhop-ingress")]
+    pub ingress_namespace: String,
+
+    /// Domain of the cluster's Services; with `localhost`, runners that are Services are reached on loopback
+    #[arg(long, env = "BELLHOP_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// Network that may be called although it is not a public one (CIDR); may be repeated or separated by commas
+    #[arg(long = "allow-address", env = "BELLHOP_ALLOW_ADDRESSES", value_delimiter = ',')]
+    pub allow_addresses: Vec<IpNet>,
+
+    /// Origin that WorkflowTriggers may name as `runner.url`, such as https://dify.example.com; `*` as port allows
+    /// every port; may be repeated or separated by commas
+    #[arg(long = "allow-runner-origin", env = "BELLHOP_ALLOW_RUNNER_ORIGINS", value_delimiter = ',')]
+    pub allow_runner_origins: Vec<String>,
+
+    /// Most Subscriptions per plugin and namespace
+    #[arg(long, env = "BELLHOP_MAX_SUBSCRIPTIONS", default_value_t = 10)]
+    pub max_subscriptions: u32,
+
+    /// Largest body of a callback, in bytes
+    #[arg(long, env = "BELLHOP_BODY_LIMIT", default_value_t = 5 * 1024 * 1024)]
+    pub body_limit: usize,
+
+    /// Longest time from the first byte of a callback to its last
+    #[arg(long, env = "BELLHOP_REQUEST_TIMEOUT", default_value = "15s", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// Room for events that are not yet delivered, in all, in bytes
+    #[arg(long, env = "BELLHOP_SPOOL_BYTES", default_value_t = 8 * 1024 * 1024 * 1024)]
+    pub spool_bytes: u64,
+
+    /// Room for events of one Subscription, in bytes
+    #[arg(long, env = "BELLHOP_SPOOL_BYTES_PER_SUBSCRIPTION", default_value_t = 1024 * 1024 * 1024)]
+    pub spool_bytes_per_subscription: u64,
+
+    /// Age at which an undelivered event becomes a dead letter
+    #[arg(long, env = "BELLHOP_MAX_EVENT_AGE", default_value = "72h", value_parser = duration)]
+    pub max_event_age: Duration,
+
+    /// How long the record of a finished event is kept; a redelivery within this time is recognised
+    #[arg(long, env = "BELLHOP_RETENTION", default_value = "168h", value_parser = duration)]
+    pub retention: Duration,
+
+    /// How long the deletion of a Subscription waits for the external system before the webhook is given up
+    #[arg(long, env = "BELLHOP_DELETION_DEADLINE", default_value = "24h", value_parser = duration)]
+    pub deletion_deadline: Duration,
+
+    /// The same, in a namespace that is being deleted
+    #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
+    pub namespace_deletion_deadline: Duration,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Readable on a terminal, JSON otherwise
+    #[default]
+    Auto,
+    /// Readable
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn public_url(text: &str) -> Result<url::Url, String> {
+    let url: url::Url =
+        text.parse().map_err(|error| format!("{error}; expected something like https://hooks.example.com"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("expected a URL with http or https and a host".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("expected a URL without query and fragment".to_owned());
+    }
+    Ok(url)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<kube::core::Duration>()
+        .map(Duration::from)
+        .map_err(|error| format!("{error}; expected something like 90s, 10m or 24h"))
+}
