@@ -1,0 +1,3 @@
+//! Carries out the calls that a plugin describes: which hosts may be called, limits, answers.
+
+pub mod address;
