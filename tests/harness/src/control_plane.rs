@@ -1,0 +1,322 @@
+//! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager. No node, no scheduler.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::build::{self, Part};
+use crate::ports::free_port;
+use crate::process::{self, Process};
+use crate::wait::eventually;
+
+/// Long: a cold disk and two busy cores can take their time. Usually it is ready in a few seconds.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The controllers that a cluster without nodes needs.
+const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
+serviceaccount-token-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,\
+resourcequota-controller,job-controller,deployment-controller,replicaset-controller,endpointslice-controller";
+
+/// A control plane. Dropping it ends its processes.
+#[derive(Debug)]
+pub struct ControlPlane {
+    kubeconfig: PathBuf,
+    folder: PathBuf,
+    kubectl: PathBuf,
+    /// `None` for an existing cluster.
+    parts: Option<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    name: String,
+    log_dir: PathBuf,
+    port: u16,
+    etcd_port: u16,
+    /// Never read: they run as long as the control plane does.
+    _etcd: Process,
+    api_server: Mutex<Option<Process>>,
+    controller_manager: Mutex<Option<Process>>,
+}
+
+impl ControlPlane {
+    /// Starts a control plane with its state in `dir/NAME` and its logs in `dir/log`, and waits until it works. With
+    /// `BELLHOP_TEST_KUBECONFIG`, uses that cluster instead.
+    pub async fn start(dir: &Path, name: &str) -> Result<ControlPlane> {
+        crate::http::install_crypto();
+        let folder = dir.join(name);
+        private_folder(&folder)?;
+        if let Some(kubeconfig) = std::env::var_os("BELLHOP_TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
+            build::ensure_async(&[Part::Kubectl]).await?;
+            let kubectl = build::part(Part::Kubectl)?;
+            let control_plane = ControlPlane { kubeconfig: kubeconfig.into(), folder, kubectl, parts: None };
+            control_plane.wait_until_it_works(Duration::from_secs(30)).await?;
+            return Ok(control_plane);
+        }
+
+        build::ensure_async(&Part::CONTROL_PLANE).await?;
+        process::run({
+            let mut certs = Command::new(build::part(Part::Certs)?);
+            certs.arg(folder.join("pki"));
+            certs
+        })
+        .await?;
+        let (port, etcd_port) = (free_port()?, free_port()?);
+        let admin_token = Uuid::new_v4().simple().to_string();
+        let manager_token = Uuid::new_v4().simple().to_string();
+        private_file(
+            &folder.join("tokens.csv"),
+            &format!(
+                "{admin_token},admin,admin,\"system:masters\"\n\
+                 {manager_token},system:kube-controller-manager,kcm,\"system:authenticated\"\n"
+            ),
+        )?;
+        let kubeconfig = folder.join("kubeconfig");
+        write_kubeconfig(&kubeconfig, &folder, port, &admin_token)?;
+        write_kubeconfig(&folder.join("controller-manager.kubeconfig"), &folder, port, &manager_token)?;
+
+        let log_dir = dir.join("log");
+        let etcd = start_etcd(&folder, &log_dir.join(format!("{name}-etcd.log")), etcd_port)?;
+        let parts = Parts {
+            name: name.to_owned(),
+            log_dir,
+            port,
+            etcd_port,
+            _etcd: etcd,
+            api_server: Mutex::new(None),
+            controller_manager: Mutex::new(None),
+        };
+        let kubectl = build::part(Part::Kubectl)?;
+        let control_plane = ControlPlane { kubeconfig, folder, kubectl, parts: Some(parts) };
+        control_plane.start_api_server().await?;
+        control_plane.wait_until_it_works(START_TIMEOUT).await?;
+        Ok(control_plane)
+    }
+
+    /// Whether this is an existing cluster, whose API server cannot be stopped.
+    pub fn is_external(&self) -> bool {
+        self.parts.is_none()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// `https://127.0.0.1:PORT`; `None` for an existing cluster.
+    pub fn url(&self) -> Option<String> {
+        self.parts.as_ref().map(|parts| format!("https://127.0.0.1:{}", parts.port))
+    }
+
+    /// The administrator's client configuration, to be changed before a client is made of it (impersonation, time-outs).
+    pub async fn config(&self) -> Result<kube::Config> {
+        crate::http::install_crypto();
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+    }
+
+    /// A new client with all rights. It belongs to the runtime that it was made on.
+    pub async fn client(&self) -> Result<kube::Client> {
+        Ok(kube::Client::try_from(self.config().await?)?)
+    }
+
+    /// A kubectl command with all rights, to be run by the caller.
+    pub fn kubectl_command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.args(args).env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.folder.join("kubectl-cache"));
+        command
+    }
+
+    /// Runs kubectl and returns what it printed; fails with its error message.
+    pub async fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        process::run(self.kubectl_command(args)).await
+    }
+
+    /// `kubectl apply --server-side` of a file or a folder.
+    pub async fn apply_file(&self, path: &Path) -> Result<String> {
+        let path = path.as_os_str();
+        let args: [&std::ffi::OsStr; 5] =
+            ["apply".as_ref(), "--server-side".as_ref(), "--force-conflicts".as_ref(), "-f".as_ref(), path];
+        self.kubectl(args).await
+    }
+
+    /// Creates a namespace `PREFIX-xxxxxxxx` and returns its name.
+    pub async fn create_namespace(&self, prefix: &str) -> Result<String> {
+        let random = Uuid::new_v4().simple().to_string();
+        let name = format!("{prefix}-{}", &random[..8]);
+        let namespace = Namespace {
+            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
+        Api::all(self.client().await?).create(&PostParams::default(), &namespace).await?;
+        Ok(name)
+    }
+
+    /// Kills the API server. etcd and the data stay.
+    pub async fn stop_api_server(&self) -> Result<()> {
+        let parts = self.parts.as_ref().context("the API server of an existing cluster is not ours to stop")?;
+        // Killed, because a graceful stop waits a minute for watches to end.
+        parts.api_server.lock().await.take();
+        Ok(())
+    }
+
+    /// Starts the API server on the same port and the same etcd, and waits until it is ready.
+    pub async fn start_api_server(&self) -> Result<()> {
+        let parts = self.parts.as_ref().context("the API server of an existing cluster is not ours to start")?;
+        let mut api_server = parts.api_server.lock().await;
+        if api_server.is_none() {
+            let mut process = parts.start_api_server(&self.folder)?;
+            let client = self.client().await?;
+            process
+                .wait_ready(START_TIMEOUT, async || {
+                    let request = axum::http::Request::get("/readyz").body(Vec::new())?;
+                    client.request_text(request).await?;
+                    Ok(())
+                })
+                .await?;
+            *api_server = Some(process);
+        }
+        let mut manager = parts.controller_manager.lock().await;
+        let gone = match manager.as_mut() {
+            Some(process) => process.try_wait()?.is_some(),
+            None => true,
+        };
+        if gone {
+            *manager = Some(parts.start_controller_manager(&self.folder)?);
+        }
+        Ok(())
+    }
+
+    /// Ready, and a controller has acted.
+    async fn wait_until_it_works(&self, timeout: Duration) -> Result<()> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, "default");
+        let waited = eventually(timeout, "the service account `default` in the namespace `default`", async || {
+            accounts.get("default").await?;
+            Ok(())
+        })
+        .await;
+        let Err(error) = waited else { return Ok(()) };
+        match &self.parts {
+            Some(parts) => match &*parts.controller_manager.lock().await {
+                Some(manager) => Err(error.context(manager.log_tail(30))),
+                None => Err(error),
+            },
+            None => Err(error.context(format!("the cluster of {} is not usable", self.kubeconfig.display()))),
+        }
+    }
+}
+
+fn start_etcd(folder: &Path, log: &Path, port: u16) -> Result<Process> {
+    let client_url = format!("http://127.0.0.1:{port}");
+    let peer_url = format!("http://127.0.0.1:{}", free_port()?);
+    let mut command = Command::new(build::part(Part::Etcd)?);
+    command
+        .arg("--name=default")
+        .arg(format!("--data-dir={}", folder.join("etcd").display()))
+        .arg(format!("--listen-client-urls={client_url}"))
+        .arg(format!("--advertise-client-urls={client_url}"))
+        .arg(format!("--listen-peer-urls={peer_url}"))
+        .arg(format!("--initial-advertise-peer-urls={peer_url}"))
+        .arg(format!("--initial-cluster=default={peer_url}"))
+        // The data is for one run.
+        .arg("--unsafe-no-fsync")
+        .arg("--log-level=warn");
+    Process::spawn("etcd", &command, log)
+}
+
+impl Parts {
+    fn start_api_server(&self, folder: &Path) -> Result<Process> {
+        let pki = |name: &str| folder.join("pki").join(name).display().to_string();
+        let mut command = Command::new(build::part(Part::ApiServer)?);
+        command
+            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .arg("--bind-address=127.0.0.1")
+            .arg("--advertise-address=127.0.0.1")
+            .arg(format!("--secure-port={}", self.port))
+            // A loopback address cannot be an endpoint of the Service `kubernetes`.
+            .arg("--endpoint-reconciler-type=none")
+            .arg("--service-cluster-ip-range=10.0.0.0/16")
+            .arg(format!("--tls-cert-file={}", pki("apiserver.crt")))
+            .arg(format!("--tls-private-key-file={}", pki("apiserver.key")))
+            .arg(format!("--token-auth-file={}", folder.join("tokens.csv").display()))
+            .arg("--authorization-mode=RBAC")
+            .arg("--service-account-issuer=https://kubernetes.default.svc")
+            .arg(format!("--service-account-key-file={}", pki("service-account.key")))
+            .arg(format!("--service-account-signing-key-file={}", pki("service-account.key")))
+            // So that a test can register an aggregated API server.
+            .arg(format!("--proxy-client-cert-file={}", pki("front-proxy.crt")))
+            .arg(format!("--proxy-client-key-file={}", pki("front-proxy.key")))
+            .arg(format!("--requestheader-client-ca-file={}", pki("front-proxy-ca.crt")))
+            .arg("--requestheader-allowed-names=front-proxy")
+            .arg("--requestheader-username-headers=X-Remote-User")
+            .arg("--requestheader-group-headers=X-Remote-Group")
+            .arg("--requestheader-extra-headers-prefix=X-Remote-Extra-")
+            .arg("--profiling=false");
+        Process::spawn("kube-apiserver", &command, &self.log("apiserver"))
+    }
+
+    fn start_controller_manager(&self, folder: &Path) -> Result<Process> {
+        let kubeconfig = folder.join("controller-manager.kubeconfig").display().to_string();
+        let mut command = Command::new(build::part(Part::ControllerManager)?);
+        command
+            .arg(format!("--kubeconfig={kubeconfig}"))
+            .arg("--leader-elect=false")
+            .arg("--use-service-account-credentials=true")
+            .arg(format!("--controllers={CONTROLLERS}"))
+            .arg(format!("--service-account-private-key-file={}", folder.join("pki/service-account.key").display()))
+            .arg(format!("--root-ca-file={}", folder.join("pki/ca.crt").display()))
+            .arg("--bind-address=127.0.0.1")
+            // It serves nothing that anybody asks for.
+            .arg("--secure-port=0")
+            .arg("--kube-api-qps=200")
+            .arg("--kube-api-burst=400");
+        Process::spawn("kube-controller-manager", &command, &self.log("controller-manager"))
+    }
+
+    fn log(&self, part: &str) -> PathBuf {
+        self.log_dir.join(format!("{}-{part}.log", self.name))
+    }
+}
+
+fn write_kubeconfig(path: &Path, folder: &Path, port: u16, token: &str) -> Result<()> {
+    use base64::Engine;
+    let ca = base64::engine::general_purpose::STANDARD.encode(fs::read(folder.join("pki/ca.crt"))?);
+    // JSON is YAML.
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{
+            "name": "test",
+            "cluster": {"server": format!("https://127.0.0.1:{port}"), "certificate-authority-data": ca},
+        }],
+        "users": [{"name": "test", "user": {"token": token}}],
+    });
+    private_file(path, &serde_json::to_string_pretty(&config)?)
+}
+
+pub(crate) fn private_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
+pub(crate) fn private_file(path: &Path, content: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    if let Err(error) = file.write_all(content.as_bytes()) {
+        bail!("cannot write {}: {error}", path.display());
+    }
+    Ok(())
+}
