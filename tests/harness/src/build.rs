@@ -52,7 +52,7 @@ impl Part {
                 usually: "20 s",
                 ..cluster
             },
-            Part::ApiServer => Recipe { usually: "5 minutes", ..cluster.kubernetes("kube-apiserver") },
+            Part::ApiServer => Recipe { usually: "5 to 8 minutes", ..cluster.kubernetes("kube-apiserver") },
             Part::ControllerManager => Recipe { usually: "1 minute", ..cluster.kubernetes("kube-controller-manager") },
             Part::Kubectl => Recipe { usually: "30 s", ..cluster.kubernetes("kubectl") },
             Part::Certs => {

@@ -122,7 +122,7 @@ struct Binaries {
 }
 
 async fn build_parts() -> Result<Binaries> {
-    note("Kubernetes, etcd and Gitea, from source: about ten minutes on two cores the first time, nothing afterwards");
+    note("Kubernetes, etcd and Gitea, from source: about 12 minutes on two cores the first time, no time afterwards");
     build::ensure_async(&Part::ALL).await?;
     // The demo lies where cargo puts the root crate's binaries, too.
     let here = std::env::current_exe()?.parent().context("a binary is in a folder")?.to_owned();
@@ -250,8 +250,12 @@ impl Demo {
         }
         let output = output?;
         note_time("the runner was asked to run a workflow, with the push's variables:", started);
-        for line in output.lines() {
+        const SHOWN: usize = 40;
+        for line in output.lines().take(SHOWN) {
             note(format!("| {}", line.chars().take(1000).collect::<String>()));
+        }
+        if output.lines().count() > SHOWN {
+            note(format!("| ... ({} has all of it)", self.shown(self.runner.log_path())));
         }
         Ok(())
     }
