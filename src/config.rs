@@ -57,12 +57,12 @@ pub struct RunOptions {
     #[arg(long, env = "BELLHOP_REQUEST_TIMEOUT", default_value = "15s", value_parser = duration)]
     pub request_timeout: Duration,
 
-    /// Room for events that are not yet delivered, in all, in bytes
-    #[arg(long, env = "BELLHOP_SPOOL_BYTES", default_value_t = 8 * 1024 * 1024 * 1024)]
+    /// Disk space of the spool, in bytes; half of it is for events that are not yet delivered and for dead letters
+    #[arg(long, env = "BELLHOP_SPOOL_BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
     pub spool_bytes: u64,
 
-    /// Room for events of one Subscription, in bytes
-    #[arg(long, env = "BELLHOP_SPOOL_BYTES_PER_SUBSCRIPTION", default_value_t = 1024 * 1024 * 1024)]
+    /// Room for the undelivered events of one Subscription, in bytes; its dead letters may take half of it
+    #[arg(long, env = "BELLHOP_SPOOL_BYTES_PER_SUBSCRIPTION", default_value_t = 256 * 1024 * 1024)]
     pub spool_bytes_per_subscription: u64,
 
     /// Age at which an undelivered event becomes a dead letter

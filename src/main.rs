@@ -1,7 +1,8 @@
-//! The `bellhop` command.
+//! The `bellhop` command: prints the CustomResourceDefinitions.
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     for crd in bellhop::api::all_crds() {
-        print!("---\n{}", bellhop::api::to_yaml(&crd).unwrap());
+        print!("---\n{}", bellhop::api::to_yaml(&crd)?);
     }
+    Ok(())
 }

@@ -44,7 +44,7 @@ pub mod reason {
     pub const AUTHORIZED: &str = "Authorized";
     pub const ROUTE_NOT_LIVE: &str = "RouteNotLive";
     pub const REGISTERED: &str = "Registered";
-    pub const DELETING: &str = "Deleting";
+    pub const CREATE_UNCONFIRMED: &str = "CreateUnconfirmed";
     pub const DELETION_FAILED: &str = "DeletionFailed";
     pub const BOUND: &str = "Bound";
     pub const SUBSCRIPTION_NOT_FOUND: &str = "SubscriptionNotFound";
@@ -52,8 +52,8 @@ pub mod reason {
     pub const EVENT_NOT_SUBSCRIBED: &str = "EventNotSubscribed";
     pub const INVALID_FILTER: &str = "InvalidFilter";
     pub const RUNNER_NOT_ALLOWED: &str = "RunnerNotAllowed";
-    pub const NOT_PUBLISHED: &str = "NotPublished";
-    pub const API_SERVER_FAILED: &str = "ApiServerFailed";
+    pub const DRAFT: &str = "Draft";
+    pub const SUSPENDED: &str = "Suspended";
 }
 
 /// The longest message that is written; the API server refuses more than 32768 bytes.

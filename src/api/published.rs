@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn a_broken_secret_is_an_error_without_content() {
-        let mut secret = Secret::default();
-        secret.data = Some(BTreeMap::from([(KEY.to_owned(), ByteString(b"hunter2".to_vec()))]));
+        let data = Some(BTreeMap::from([(KEY.to_owned(), ByteString(b"hunter2".to_vec()))]));
+        let secret = Secret { data, ..Secret::default() };
         let error = PublishedRoute::from_secret(&secret).unwrap_err();
         assert!(error.contains("does not hold a route") && !error.contains("hunter2"), "{error}");
     }

@@ -1,7 +1,6 @@
 //! `Subscription`: one webhook in one external system, with its callback URL.
 
 use super::{Condition, NameRef};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -127,9 +126,6 @@ pub struct SubscriptionStatus {
     /// Number of distinct pairs of runner and workflow among the published WorkflowTriggers of this Subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_count: Option<u32>,
-    /// When the last request arrived at the callback URL; written at most once a minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_request_time: Option<Time>,
 }
 
 /// An address, as Knative's Addressable has it.

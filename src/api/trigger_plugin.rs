@@ -115,7 +115,8 @@ pub struct Call {
     /// Additional headers: name to a CEL expression that gives a string.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Body: a CEL expression over `parameters`, `events`, `callback` and, for update and delete, `webhook`.
+    /// Body: a CEL expression over `parameters`, `events`, `callback.url`, `callback.secret` (in create and update only)
+    /// and, for update and delete, `webhook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// How the body is written.
@@ -144,7 +145,7 @@ pub struct FindCall {
     pub call: Call,
     /// CEL expression over `response` that gives the list of webhooks.
     pub items: String,
-    /// CEL expression over `item` and `callback` that says whether this is the Subscription's webhook.
+    /// CEL expression over `item`, `parameters` and `callback.url` that says whether this is the Subscription's webhook.
     #[serde(rename = "match")]
     pub matches: String,
     /// CEL expression over `item` that gives the webhook's id as a string.

@@ -1,0 +1,291 @@
+//! JSON to CEL values and back.
+
+use cel::common::types::{
+    CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelOptional, CelString, CelUInt,
+};
+use cel::common::value::Val;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::collections::HashMap;
+use std::fmt;
+
+/// A CEL value that owns everything it is made of.
+pub(crate) type Data = Box<dyn Val>;
+
+/// A CEL value that is read straight from JSON.
+pub(crate) struct Parsed(pub Data);
+
+/// JSON whose every string, number and nesting is checked as [`Parsed`] would, without keeping anything.
+pub(crate) struct Checked;
+
+pub(crate) fn null() -> Data {
+    Box::new(CelNull)
+}
+
+pub(crate) fn string(text: impl Into<String>) -> Data {
+    Box::new(CelString::from(text.into()))
+}
+
+pub(crate) fn integer(number: i64) -> Data {
+    Box::new(CelInt::from(number))
+}
+
+fn unsigned(number: u64) -> Data {
+    match i64::try_from(number) {
+        Ok(number) => integer(number),
+        // Where it does not fit an int, a uint keeps every digit; CEL compares the two by value.
+        Err(_) => Box::new(CelUInt::from(number)),
+    }
+}
+
+fn list(items: Vec<Data>) -> Data {
+    Box::new(CelList::from(items))
+}
+
+/// A CEL map with these fields.
+pub(crate) fn record<K: Into<String>>(fields: impl IntoIterator<Item = (K, Data)>) -> Data {
+    let map: HashMap<CelMapKey<'static>, Data> =
+        fields.into_iter().map(|(name, value)| (CelMapKey::from(name.into()), value)).collect();
+    Box::new(CelMap::from(map))
+}
+
+/// The CEL list of these strings.
+pub(crate) fn strings(items: &[String]) -> Data {
+    list(items.iter().map(string).collect())
+}
+
+/// The CEL value of a JSON value. Integers stay integers.
+pub(crate) fn from_json(json: &serde_json::Value) -> Data {
+    match json {
+        serde_json::Value::Null => null(),
+        serde_json::Value::Bool(value) => Box::new(CelBool::from(*value)),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => integer(number),
+            (None, Some(number)) => unsigned(number),
+            (None, None) => Box::new(CelDouble::from(number.as_f64().unwrap_or(f64::NAN))),
+        },
+        serde_json::Value::String(text) => string(text),
+        serde_json::Value::Array(items) => list(items.iter().map(from_json).collect()),
+        serde_json::Value::Object(fields) => from_object(fields),
+    }
+}
+
+/// The CEL map of a JSON object.
+pub(crate) fn from_object(fields: &serde_json::Map<String, serde_json::Value>) -> Data {
+    record(fields.iter().map(|(name, value)| (name, from_json(value))))
+}
+
+/// The JSON value of a CEL value: an optional that has none is null, bytes are base64, a timestamp is RFC 3339.
+///
+/// # Errors
+/// What JSON has no form for, such as a type or an infinite number.
+pub(crate) fn to_json(value: &dyn Val) -> Result<serde_json::Value, String> {
+    use base64::Engine as _;
+    if let Some(text) = value.downcast_ref::<CelString>() {
+        return Ok(text.inner().into());
+    }
+    if let Some(items) = value.downcast_ref::<CelList>() {
+        return items.inner().iter().map(|item| to_json(item.as_ref())).collect::<Result<Vec<_>, _>>().map(Into::into);
+    }
+    if let Some(fields) = value.downcast_ref::<CelMap>() {
+        let mut object = serde_json::Map::new();
+        for (name, value) in fields.inner() {
+            object.insert(key(name), to_json(value.as_ref())?);
+        }
+        return Ok(object.into());
+    }
+    if let Some(optional) = value.downcast_ref::<CelOptional>() {
+        return optional.inner().map_or(Ok(serde_json::Value::Null), to_json);
+    }
+    if let Some(bytes) = value.downcast_ref::<CelBytes>() {
+        return Ok(base64::engine::general_purpose::STANDARD.encode(bytes.inner()).into());
+    }
+    if let Some(number) = value.downcast_ref::<CelInt>() {
+        return Ok((*number.inner()).into());
+    }
+    if let Some(number) = value.downcast_ref::<CelUInt>() {
+        return Ok((*number.inner()).into());
+    }
+    if let Some(number) = value.downcast_ref::<CelDouble>() {
+        return serde_json::Number::from_f64(*number.inner())
+            .map(Into::into)
+            .ok_or_else(|| "is a number that JSON cannot write".to_owned());
+    }
+    if let Some(value) = value.downcast_ref::<CelBool>() {
+        return Ok((*value.inner()).into());
+    }
+    if value.downcast_ref::<CelNull>().is_some() {
+        return Ok(serde_json::Value::Null);
+    }
+    if let Some(time) = value.downcast_ref::<cel::common::types::CelTimestamp>() {
+        return Ok(time.inner().to_rfc3339().into());
+    }
+    Err(format!("is {}, which JSON cannot write", describe_type(value)))
+}
+
+/// A copy of a value that borrows nothing.
+///
+/// # Errors
+/// What has no JSON form.
+pub(crate) fn own(value: &dyn Val) -> Result<Data, String> {
+    if let Some(items) = value.downcast_ref::<CelList>() {
+        return items.inner().iter().map(|item| own(item.as_ref())).collect::<Result<Vec<_>, _>>().map(list);
+    }
+    if let Some(fields) = value.downcast_ref::<CelMap>() {
+        let fields = fields.inner().iter().map(|(name, value)| Ok((key(name), own(value.as_ref())?)));
+        return fields.collect::<Result<Vec<_>, String>>().map(record);
+    }
+    to_json(value).map(|scalar| from_json(&scalar))
+}
+
+fn key(key: &CelMapKey<'_>) -> String {
+    match key {
+        CelMapKey::Bool(key) => key.inner().to_string(),
+        CelMapKey::Int(key) => key.inner().to_string(),
+        CelMapKey::String(key) => key.inner().to_owned(),
+        CelMapKey::UInt(key) => key.inner().to_string(),
+    }
+}
+
+/// Name of a value's type with its article, for messages.
+pub(crate) fn describe_type(value: &dyn Val) -> String {
+    let name = value.get_type().name();
+    let name = match name {
+        "null_type" => return "null".to_owned(),
+        name if name.starts_with("list") => "list",
+        name if name.starts_with("map") => "map",
+        name => name,
+    };
+    let article = if name.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    format!("{article} {name}")
+}
+
+/// Takes what it costs to copy, compare or search a value off `left`; nothing is left if it costs more, and no more of
+/// the value is visited than was paid for.
+pub(crate) fn pay(value: &dyn Val, left: u64) -> Option<u64> {
+    let left = left.checked_sub(1)?;
+    if let Some(text) = value.downcast_ref::<CelString>() {
+        left.checked_sub(text.inner().len() as u64 / 32)
+    } else if let Some(items) = value.downcast_ref::<CelList>() {
+        items.inner().iter().try_fold(left, |left, item| pay(item.as_ref(), left))
+    } else if let Some(fields) = value.downcast_ref::<CelMap>() {
+        fields.inner().values().try_fold(left, |left, value| pay(value.as_ref(), left.checked_sub(1)?))
+    } else if let Some(optional) = value.downcast_ref::<CelOptional>() {
+        optional.inner().map_or(Some(left), |value| pay(value, left))
+    } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
+        left.checked_sub(bytes.inner().len() as u64 / 32)
+    } else {
+        Some(left)
+    }
+}
+
+struct Builder;
+
+impl<'de> Visitor<'de> for Builder {
+    type Value = Data;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Data, E> {
+        Ok(null())
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Data, E> {
+        Ok(Box::new(CelBool::from(value)))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Data, E> {
+        Ok(integer(value))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Data, E> {
+        Ok(unsigned(value))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Data, E> {
+        Ok(Box::new(CelDouble::from(value)))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Data, E> {
+        Ok(string(value))
+    }
+    fn visit_string<E>(self, value: String) -> Result<Data, E> {
+        Ok(string(value))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Data, A::Error> {
+        let mut built = Vec::new();
+        while let Some(Parsed(item)) = items.next_element()? {
+            built.push(item);
+        }
+        Ok(list(built))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Data, A::Error> {
+        let mut built: HashMap<CelMapKey<'static>, Data> = HashMap::new();
+        while let Some((name, Parsed(value))) = fields.next_entry::<String, _>()? {
+            built.insert(CelMapKey::from(name), value);
+        }
+        Ok(Box::new(CelMap::from(built)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Parsed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Builder).map(Parsed)
+    }
+}
+
+struct Checker;
+
+// `IgnoredAny` alone would pass what `Parsed` refuses later: deep nesting, invalid UTF-8, numbers out of range.
+impl<'de> Visitor<'de> for Checker {
+    type Value = Checked;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Checked, A::Error> {
+        while items.next_element::<Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Checked, A::Error> {
+        while fields.next_entry::<CheckedKey, Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+}
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Checker)
+    }
+}
+
+struct CheckedKey;
+
+impl<'de> Deserialize<'de> for CheckedKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = CheckedKey;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+            fn visit_str<E>(self, _: &str) -> Result<CheckedKey, E> {
+                Ok(CheckedKey)
+            }
+        }
+        deserializer.deserialize_str(Key)
+    }
+}

@@ -1,0 +1,174 @@
+//! A request to a callback URL, and its body.
+
+use super::cel::value::{Checked, Data, Parsed, null, record, string};
+use super::error::BadBody;
+use http::HeaderMap;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// One HTTP request to a callback URL, as it came or as it was stored; nothing is copied.
+#[derive(Clone, Copy)]
+pub struct CallbackRequest<'a> {
+    method: &'a str,
+    query: &'a str,
+    headers: Headers<'a>,
+    body: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+enum Headers<'a> {
+    Map(&'a HeaderMap),
+    Pairs(&'a [(String, String)]),
+}
+
+impl<'a> CallbackRequest<'a> {
+    /// A request as the HTTP server gives it: method, raw query without `?`, headers and raw body.
+    pub fn new(method: &'a str, query: &'a str, headers: &'a HeaderMap, body: &'a [u8]) -> Self {
+        Self { method, query, headers: Headers::Map(headers), body }
+    }
+
+    /// A request as it was stored. Header names may be in any case.
+    pub fn stored(method: &'a str, query: &'a str, headers: &'a [(String, String)], body: &'a [u8]) -> Self {
+        Self { method, query, headers: Headers::Pairs(headers), body }
+    }
+
+    /// The raw body.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The values of a header, in order.
+    pub(crate) fn header(&self, name: &str) -> Vec<&'a [u8]> {
+        match self.headers {
+            Headers::Map(map) => map.get_all(name).iter().map(http::HeaderValue::as_bytes).collect(),
+            Headers::Pairs(pairs) => {
+                pairs.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_bytes()).collect()
+            }
+        }
+    }
+
+    /// The value of a header as expressions see it: repeated ones are joined.
+    pub(crate) fn joined_header(&self, name: &str) -> Option<String> {
+        let mut values = self.header(name).into_iter().map(String::from_utf8_lossy);
+        let mut joined = values.next()?.into_owned();
+        for value in values {
+            joined.push_str(", ");
+            joined.push_str(&value);
+        }
+        Some(joined)
+    }
+
+    /// `request` in expressions: method, headers with lower-case names, query with the first value of each name.
+    pub(crate) fn to_data(self) -> Data {
+        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        let mut add = |name: &str, value: &[u8]| {
+            let value = String::from_utf8_lossy(value);
+            headers
+                .entry(name.to_ascii_lowercase())
+                .and_modify(|joined| {
+                    joined.push_str(", ");
+                    joined.push_str(&value);
+                })
+                .or_insert_with(|| value.clone().into_owned());
+        };
+        match self.headers {
+            Headers::Map(map) => map.iter().for_each(|(name, value)| add(name.as_str(), value.as_bytes())),
+            Headers::Pairs(pairs) => pairs.iter().for_each(|(name, value)| add(name, value.as_bytes())),
+        }
+        record([
+            ("method", string(self.method)),
+            ("headers", record(headers.into_iter().map(|(name, value)| (name, string(value))))),
+            ("query", first_values(self.query.as_bytes())),
+        ])
+    }
+
+    /// `body` in expressions. `payload_field` is the field of a form that carries JSON.
+    ///
+    /// # Errors
+    /// The body is not what its content type says.
+    pub(crate) fn parse_body(&self, payload_field: Option<&str>) -> Result<Data, BadBody> {
+        match self.content(payload_field)? {
+            Content::Empty => Ok(null()),
+            Content::Json(place, text) => {
+                serde_json::from_slice::<Parsed>(&text).map(|parsed| parsed.0).map_err(|error| not_json(place, &error))
+            }
+            Content::Form => Ok(first_values(self.body)),
+        }
+    }
+
+    /// Whether [`CallbackRequest::parse_body`] would succeed, without building anything.
+    ///
+    /// # Errors
+    /// As [`CallbackRequest::parse_body`].
+    pub(crate) fn check_body(&self, payload_field: Option<&str>) -> Result<(), BadBody> {
+        match self.content(payload_field)? {
+            Content::Json(place, text) => {
+                serde_json::from_slice::<Checked>(&text).map(|_| ()).map_err(|error| not_json(place, &error))
+            }
+            Content::Empty | Content::Form => Ok(()),
+        }
+    }
+
+    fn content(&self, payload_field: Option<&str>) -> Result<Content<'a>, BadBody> {
+        let types = self.header("content-type");
+        if types.len() > 1 {
+            return Err(BadBody::RepeatedContentType);
+        }
+        if self.body.is_empty() {
+            return Ok(Content::Empty);
+        }
+        let Some(found) = types.first() else { return Ok(Content::Json(BODY.to_owned(), Cow::Borrowed(self.body))) };
+        let found = String::from_utf8_lossy(found);
+        let essence = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" => Ok(Content::Json(BODY.to_owned(), Cow::Borrowed(self.body))),
+            "application/x-www-form-urlencoded" => self.form(payload_field),
+            // RFC 6839: a structured syntax suffix says how to read it.
+            other if other.ends_with("+json") => Ok(Content::Json(BODY.to_owned(), Cow::Borrowed(self.body))),
+            _ => Err(BadBody::ContentType(essence.chars().take(100).collect())),
+        }
+    }
+
+    fn form(&self, payload_field: Option<&str>) -> Result<Content<'a>, BadBody> {
+        let Some(field) = payload_field else { return Ok(Content::Form) };
+        let mut values =
+            url::form_urlencoded::parse(self.body).filter(|(name, _)| name == field).map(|(_, value)| value);
+        match (values.next(), values.count()) {
+            (Some(value), 0) => {
+                let place = format!("the form's field {field}");
+                Ok(Content::Json(place, Cow::Owned(value.into_owned().into_bytes())))
+            }
+            (None, _) => Err(BadBody::PayloadField { field: field.to_owned(), found: 0 }),
+            (Some(_), more) => Err(BadBody::PayloadField { field: field.to_owned(), found: more + 1 }),
+        }
+    }
+}
+
+impl std::fmt::Debug for CallbackRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallbackRequest")
+            .field("method", &self.method)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+const BODY: &str = "the body";
+
+enum Content<'a> {
+    Empty,
+    Json(String, Cow<'a, [u8]>),
+    Form,
+}
+
+fn not_json(place: String, error: &serde_json::Error) -> BadBody {
+    BadBody::Json { place, problem: error.to_string() }
+}
+
+fn first_values(encoded: &[u8]) -> Data {
+    let mut values: BTreeMap<String, Data> = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(encoded) {
+        values.entry(name.into_owned()).or_insert_with(|| string(value));
+    }
+    record(values)
+}

@@ -1,0 +1,213 @@
+//! Triggers: parameters, filters, mismatches and fan-out.
+
+use super::*;
+use crate::plugin::cel::value::to_json;
+
+const SUBSCRIPTION: SubscriptionInfo<'static> = SubscriptionInfo { namespace: "team-a", name: "acme-web" };
+
+fn read(plugin: &Plugin, event: &str, body: &Value) -> (Reading, Vec<Event>) {
+    let pairs = headers(&[("X-Event", event), ("x-delivery", "d1"), ("x-list", "a"), ("X-List", "b")]);
+    let reading =
+        plugin.read(&CallbackRequest::stored("POST", "a=1&a=2&b=%20", &pairs, body.to_string().as_bytes())).unwrap();
+    let events = plugin.events(&reading).unwrap();
+    (reading, events)
+}
+
+fn matches(parameters: Value, filter: Option<&str>, body: &Value) -> Result<(), String> {
+    let plugin = plugin();
+    let trigger = plugin.compile_trigger("push", &object(parameters), filter).map_err(|mistake| mistake.to_string())?;
+    let (reading, events) = read(&plugin, "push", body);
+    let (variables, _) = plugin.variables(&reading, &events[0]);
+    trigger.matches(&reading, &events[0], &variables, SUBSCRIPTION).map_err(|mismatch| mismatch.to_string())
+}
+
+#[test]
+fn all_that_is_set_must_match() {
+    let body = json!({"branch": "release/1", "bot": false, "id": 7, "commits": [1, 2]});
+    assert_eq!(matches(json!({}), None, &body), Ok(()));
+    assert_eq!(matches(json!({"branches": ["main", "release/*"]}), None, &body), Ok(()));
+    assert_eq!(matches(json!({"branches": ["main"]}), None, &body).unwrap_err(), "parameter branches does not match");
+    // A default counts as set, so that it can protect.
+    assert_eq!(
+        matches(json!({}), None, &json!({"branch": "x", "bot": true})).unwrap_err(),
+        "parameter bot does not match"
+    );
+    assert_eq!(matches(json!({"bot": true}), None, &json!({"branch": "x", "bot": true})), Ok(()));
+    assert_eq!(matches(json!({}), Some("variables.commits.size() > 1 && variables.id == 7"), &body), Ok(()));
+    assert_eq!(
+        matches(
+            json!({}),
+            Some(
+                "event.name == 'push' && event.item == 0 && subscription.name == 'acme-web' && subscription.namespace == 'team-a'"
+            ),
+            &body
+        ),
+        Ok(())
+    );
+    assert_eq!(matches(json!({}), Some("variables.id > 7"), &body).unwrap_err(), "the filter is false");
+}
+
+#[test]
+fn what_cannot_be_evaluated_does_not_match() {
+    let body = json!({"bot": false});
+    assert_eq!(
+        matches(json!({"branches": ["main"]}), None, &body).unwrap_err(),
+        "parameter branches cannot be evaluated: no such key: branch"
+    );
+    assert_eq!(
+        matches(json!({}), None, &json!({})).unwrap_err(),
+        "parameter bot cannot be evaluated: no such key: bot"
+    );
+    assert_eq!(
+        matches(json!({}), Some("variables.commits[3] == 1"), &json!({"bot": false, "commits": []})).unwrap_err(),
+        "the filter cannot be evaluated: index out of range: 3"
+    );
+    assert_eq!(
+        matches(json!({}), Some("variables.id"), &json!({"bot": false, "id": 1})).unwrap_err(),
+        "the filter is an int, not a bool"
+    );
+}
+
+#[test]
+fn mistakes_of_a_trigger() {
+    let plugin = plugin();
+    let mistake = |event: &str, parameters: Value, filter: Option<&str>| {
+        plugin.compile_trigger(event, &object(parameters), filter).unwrap_err().to_string()
+    };
+    assert_eq!(
+        mistake("pusk", json!({}), None),
+        "spec.event: the plugin example has no event `pusk`; did you mean `push`?"
+    );
+    assert_eq!(
+        mistake("push", json!({"branch": ["main"], "bot": "yes"}), None),
+        "spec.parameters.branch: unknown parameter; did you mean `branches`? there are: bot, branches; \
+         spec.parameters.bot: \"yes\" is not of type \"boolean\""
+    );
+    assert!(mistake("push", json!({"branches": ["a", 1]}), None).starts_with("spec.parameters.branches[1]: "));
+    assert!(
+        mistake("push", json!({}), Some("variables.comits.size() > 0"))
+            .starts_with("spec.filter: 1:1: `variables` has no `comits`; did you mean `commits`?")
+    );
+    assert!(
+        mistake("push", json!({}), Some("body.x == 1"))
+            .contains("unknown variable `body`; here are: variables, event, subscription")
+    );
+    assert!(mistake("push", json!({}), Some("true &&")).starts_with("spec.filter: 1:8: "));
+    assert!(mistake("push", json!({}), Some(" ")).contains("is empty"));
+}
+
+#[test]
+fn another_event_does_not_match() {
+    let plugin = plugin();
+    let trigger = plugin.compile_trigger("push", &Map::new(), None).unwrap();
+    let (reading, events) = read(&plugin, "ping", &json!({}));
+    assert_eq!(events[0].name.as_deref(), Ok("ping"));
+    assert_eq!(plugin.variables(&reading, &events[0]), (Map::new(), vec![]));
+    let mismatch = trigger.matches(&reading, &events[0], &Map::new(), SUBSCRIPTION).unwrap_err();
+    assert_eq!(mismatch.to_string(), "the event is `ping`, not `push`");
+}
+
+#[test]
+fn variables_have_their_type() {
+    let plugin = plugin();
+    let variables = |body: Value| {
+        let (reading, events) = read(&plugin, "push", &body);
+        let (values, notes) = plugin.variables(&reading, &events[0]);
+        (Value::Object(values), notes.iter().map(VariableNote::to_string).collect::<Vec<_>>())
+    };
+    let good = json!({"branch": "main", "id": u64::MAX, "commits": [{"id": 1_u64 << 60}]});
+    assert_eq!(variables(good.clone()), (good, vec![]));
+    assert_eq!(variables(json!({"branch": null, "id": null, "commits": null})).1, Vec::<String>::new());
+    let (values, notes) = variables(json!({"branch": 1, "id": 1.5}));
+    assert_eq!(values, json!({"branch": null, "id": null, "commits": null}));
+    assert_eq!(
+        notes,
+        [
+            "variable branch: is a number, not of type string",
+            "variable commits: cannot be evaluated: no such key: commits",
+            "variable id: is a number, not of type integer",
+        ]
+    );
+}
+
+#[test]
+fn a_request_can_carry_many_events() {
+    let mut spec = with("/callback/items", json!("body.value"));
+    spec["callback"]["event"] = json!("item.kind");
+    spec["callback"]["deliveryID"] = json!("body.id");
+    spec["events"][0]["variables"]["branch"]["value"] = json!("item.branch");
+    let plugin = compile(spec).unwrap();
+    assert!(plugin.event_needs_body() && plugin.delivery_id_needs_body());
+    let body = json!({"id": "x", "value": [{"kind": "push", "branch": "a"}, {"kind": 7}, {}, {"kind": "push", "branch": "b"}]});
+    let (reading, events) = read(&plugin, "ignored", &body);
+    assert_eq!(events.iter().map(|event| event.item).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(events[0].name.as_deref(), Ok("push"));
+    assert_eq!(events[1].name.as_ref().unwrap_err().to_string(), "spec.callback.event is an int, not a string");
+    assert_eq!(
+        events[2].name.as_ref().unwrap_err().to_string(),
+        "spec.callback.event cannot be evaluated: no such key: kind"
+    );
+    assert_eq!(plugin.variables(&reading, &events[3]).0["branch"], json!("b"));
+    assert_eq!(read(&plugin, "x", &json!({"value": []})).1.len(), 0);
+    for wrong in [json!({}), json!({"value": 1}), json!({"value": null}), json!({"value": vec![0; 10_001]})] {
+        let pairs = headers(&[]);
+        let text = wrong.to_string();
+        let reading = plugin.read(&CallbackRequest::stored("POST", "", &pairs, text.as_bytes())).unwrap();
+        assert_eq!(plugin.events(&reading).unwrap_err().field, "spec.callback.items");
+    }
+}
+
+#[test]
+fn ids_and_names_come_without_the_body_where_they_can() {
+    let plugin = plugin();
+    assert!(!plugin.event_needs_body() && !plugin.delivery_id_needs_body());
+    let pairs = headers(&[("X-EVENT", "push"), ("X-Delivery", "d1")]);
+    let broken = CallbackRequest::stored("POST", "", &pairs, b"not json");
+    assert_eq!(plugin.event_from_headers(&broken).unwrap().as_deref(), Some("push"));
+    assert_eq!(plugin.delivery_id(&broken).unwrap().as_deref(), Some("d1"));
+    let none = headers(&[("x-delivery", "")]);
+    let none = CallbackRequest::stored("POST", "", &none, b"{}");
+    assert_eq!(plugin.delivery_id(&none).unwrap_err().to_string(), "spec.callback.deliveryID is an empty string");
+    assert_eq!(
+        plugin.event_from_headers(&none).unwrap_err().to_string(),
+        "spec.callback.event cannot be evaluated: no such key: x-event"
+    );
+    let mut from_body = compile(with("/callback/deliveryID", json!("body.id"))).unwrap();
+    assert!(from_body.delivery_id(&broken).unwrap_err().to_string().contains("the body is not JSON"));
+    from_body = compile(with("/callback/event", json!("body.type"))).unwrap();
+    assert_eq!(from_body.event_from_headers(&broken), Ok(None));
+    let mut spec = spec();
+    spec["callback"].as_object_mut().unwrap().remove("deliveryID");
+    assert_eq!(compile(spec).unwrap().delivery_id(&broken), Ok(None));
+}
+
+#[test]
+fn a_header_that_is_looked_up_directly_is_what_the_expression_gives() {
+    let pairs = headers(&[("X-Event", "a"), ("x-event", "b")]);
+    let request = CallbackRequest::stored("POST", "", &pairs, b"");
+    for (source, direct) in [
+        ("request.headers['x-event']", true),
+        ("request.headers['x-event'] + ''", false),
+        ("request.headers['X-Event']", false),
+        ("request['headers']['x-event']", false),
+    ] {
+        let plugin = compile(with("/callback/event", json!(source))).unwrap();
+        assert_eq!(plugin.callback.event.header().is_some(), direct, "{source}");
+        let name = plugin.event_from_headers(&request);
+        let reading = plugin.read(&request).unwrap();
+        assert_eq!(name, plugin.events(&reading).unwrap().remove(0).name.map(Some), "{source}");
+    }
+}
+
+#[test]
+fn a_request_is_seen_the_same_way_everywhere() {
+    let (reading, _) = read(&plugin(), "push", &json!({}));
+    assert_eq!(
+        to_json(reading.request.as_ref()).unwrap(),
+        json!({
+            "method": "POST",
+            "query": {"a": "1", "b": " "},
+            "headers": {"x-event": "push", "x-delivery": "d1", "x-list": "a, b"}
+        })
+    );
+}
