@@ -5,6 +5,10 @@
 
 pub mod api;
 pub mod config;
+pub mod delivery;
 pub mod external;
+pub mod ingress;
 pub mod plugin;
+pub mod routes;
 pub mod spool;
+pub mod telemetry;

@@ -1,0 +1,141 @@
+//! Takes accepted requests from the spool, matches them, and stores the match before anything is delivered.
+
+use super::matching::match_request;
+use crate::ingress::now_millis;
+use crate::routes::{Handle, Lookup};
+use crate::spool::{Matched, PendingDelivery, Request, Spool, SpoolError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+/// Requests that are matched or stored at the same time; many share the cost of one write to disk.
+const TASKS: usize = 16;
+/// When a failed use of the disk is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// See the module's documentation. Clones are the same.
+#[derive(Clone)]
+pub struct Matcher {
+    routes: Handle,
+    spool: Spool,
+    deliveries: mpsc::Sender<PendingDelivery>,
+    /// Bounds how many requests are held in memory as values, which take many times their size on the wire.
+    processors: Arc<Semaphore>,
+    /// Requests of Subscriptions whose plugin is missing or invalid for now, by Subscription.
+    parked: Arc<Mutex<HashMap<Uuid, Vec<Uuid>>>>,
+}
+
+impl Matcher {
+    /// A matcher that hands what follows from matches to `deliveries`.
+    pub fn new(routes: Handle, spool: Spool, deliveries: mpsc::Sender<PendingDelivery>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { routes, spool, deliveries, processors: Arc::new(Semaphore::new(processors)), parked: Arc::default() }
+    }
+
+    /// Matches for ever; to stop it, drop it. What was taken and not stored is matched after the next start.
+    pub async fn run(self) {
+        self.routes.synced().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..TASKS {
+            let matcher = self.clone();
+            tasks.spawn(async move {
+                loop {
+                    let request = matcher.spool.next_unmatched().await;
+                    // In a task of its own, so that a defect costs one request and not the matcher.
+                    let id = request.id;
+                    let one = matcher.clone();
+                    if tokio::spawn(async move { one.handle(request).await }).await.is_err() {
+                        error!(request = %id, "a request could not be matched because of a defect; it stays in the spool");
+                    }
+                }
+            });
+        }
+        let parked = self.clone();
+        tasks.spawn(async move { parked.unpark().await });
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn handle(&self, request: Arc<Request>) {
+        let (id, subscription) = (request.id, request.subscription);
+        let matched = match self.routes.by_uid(subscription) {
+            Lookup::Served(route) => {
+                let Ok(_processor) = self.processors.acquire().await else { return };
+                let work = move || match_request(&route, &request, now_millis());
+                match tokio::task::spawn_blocking(work).await {
+                    Ok(matched) => matched,
+                    Err(_) => Matched {
+                        at: now_millis(),
+                        events: Vec::new(),
+                        note: Some("the request could not be matched because of a defect".to_owned()),
+                    },
+                }
+            }
+            Lookup::Waits { reason, .. } => {
+                debug!(request = %id, %subscription, %reason, "a request waits for its plugin");
+                self.parked.lock().unwrap_or_else(PoisonError::into_inner).entry(subscription).or_default().push(id);
+                return;
+            }
+            Lookup::Gone => {
+                Matched { at: now_millis(), events: Vec::new(), note: Some("the Subscription is gone".to_owned()) }
+            }
+        };
+        self.store(id, matched).await;
+    }
+
+    async fn store(&self, id: Uuid, matched: Matched) {
+        if let Some(note) = &matched.note {
+            debug!(request = %id, note, "nothing to deliver");
+        }
+        loop {
+            match self.spool.store_match(id, matched.clone()).await {
+                Ok(deliveries) => {
+                    for delivery in deliveries {
+                        // Fails only at the end; the spool keeps it for the next start.
+                        let _ = self.deliveries.send(delivery).await;
+                    }
+                    return;
+                }
+                Err(SpoolError::Unknown { .. }) => {
+                    debug!(request = %id, "a request left the spool before it was matched");
+                    return;
+                }
+                Err(error) => {
+                    warn!(request = %id, %error, "a match could not be stored; it is tried again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Takes up parked requests when their Subscription is served again, or gone.
+    async fn unpark(&self) {
+        let mut changes = self.routes.changes();
+        loop {
+            let ready: Vec<Uuid> = {
+                let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+                let waits = |uid: &Uuid| matches!(self.routes.by_uid(*uid), Lookup::Waits { .. });
+                let subscriptions: Vec<Uuid> = parked.keys().filter(|uid| !waits(uid)).copied().collect();
+                subscriptions.iter().filter_map(|uid| parked.remove(uid)).flatten().collect()
+            };
+            if !ready.is_empty() {
+                info!(requests = ready.len(), "requests that waited for their plugin are matched");
+            }
+            for id in ready {
+                let spool = self.spool.clone();
+                match tokio::task::spawn_blocking(move || spool.entry(id)).await {
+                    Ok(Ok(Some(entry))) if entry.matched.is_none() && entry.dead.is_none() => {
+                        self.handle(Arc::new(entry.request)).await;
+                    }
+                    Ok(Err(error)) => error!(request = %id, %error, "a request that waited cannot be read"),
+                    _ => {}
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Which triggers an accepted request starts. No I/O.
+
+use crate::ingress::identity;
+use crate::plugin::{CallbackRequest, Event, Reading, SubscriptionInfo};
+use crate::routes::{Route, Rule};
+use crate::spool::{EventOutcome, Matched, Request, TriggerOutcome};
+use serde_json::{Map, Value};
+use std::io;
+use uuid::Uuid;
+
+/// Most bytes of JSON that the variables of all events of one request may take. A list of many small items, each of
+/// which hands out the whole body, would otherwise multiply a request beyond any disk.
+const MOST_VARIABLES: usize = 32 * 1024 * 1024;
+
+/// Holds a request against every trigger of its Subscription. `at` is the time of the match in Unix milliseconds.
+///
+/// Nothing fails here: what cannot be read or evaluated is part of the outcome, with its reason.
+pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
+    let callback = CallbackRequest::stored(&request.method, &request.query, &request.headers, &request.body);
+    let nothing = |why: String| Matched { at, events: Vec::new(), note: Some(why) };
+    let reading = match route.plugin().read(&callback) {
+        Ok(reading) => reading,
+        Err(error) => return nothing(error.to_string()),
+    };
+    let events = match route.plugin().events(&reading) {
+        Ok(events) => events,
+        Err(error) => return nothing(error.to_string()),
+    };
+    if events.is_empty() {
+        return nothing("the request carries no event".to_owned());
+    }
+    let identity = identity(request.delivery_id.as_deref(), &request.body);
+    let mut room = MOST_VARIABLES;
+    let events = events.iter().map(|event| {
+        let id = Uuid::new_v5(&request.subscription, format!("{identity}/{}", event.item).as_bytes());
+        match_event(route, &reading, event, id, &mut room)
+    });
+    Matched { at, events: events.collect(), note: None }
+}
+
+fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, room: &mut usize) -> EventOutcome {
+    let mut outcome = EventOutcome {
+        id,
+        item: u32::try_from(event.item).unwrap_or(u32::MAX),
+        name: String::new(),
+        skipped: None,
+        variables: Value::Null,
+        notes: Vec::new(),
+        triggers: Vec::new(),
+    };
+    match &event.name {
+        Ok(name) => outcome.name.clone_from(name),
+        Err(error) => {
+            outcome.skipped = Some(error.to_string());
+            return outcome;
+        }
+    }
+    if !route.is_subscribed(&outcome.name) {
+        outcome.skipped = Some("not subscribed".to_owned());
+        return outcome;
+    }
+    let (variables, notes) = route.plugin().variables(reading, event);
+    match room.checked_sub(size(&variables)) {
+        Some(left) => *room = left,
+        None => {
+            outcome.skipped =
+                Some(format!("the variables of the request's events take more than {MOST_VARIABLES} bytes"));
+            return outcome;
+        }
+    }
+    let rules = route.rules().iter().filter(|rule| rule.trigger.spec.event == outcome.name);
+    outcome.triggers = rules.map(|rule| hold_against(rule, route, reading, event, &variables)).collect();
+    outcome.variables = Value::Object(variables);
+    outcome.notes = notes.iter().map(ToString::to_string).collect();
+    outcome
+}
+
+fn hold_against(
+    rule: &Rule,
+    route: &Route,
+    reading: &Reading,
+    event: &Event,
+    variables: &Map<String, Value>,
+) -> TriggerOutcome {
+    let subscription = SubscriptionInfo { namespace: route.namespace(), name: route.name() };
+    let mismatch = match &rule.compiled {
+        Ok(trigger) => {
+            trigger.matches(reading, event, variables, subscription).err().map(|mismatch| mismatch.to_string())
+        }
+        Err(problem) => Some(problem.clone()),
+    };
+    TriggerOutcome {
+        trigger: rule.trigger.name.clone(),
+        uid: rule.trigger.uid,
+        workflow: rule.trigger.spec.workflow.clone(),
+        mismatch,
+    }
+}
+
+/// Bytes of the variables as JSON, without making it.
+fn size(variables: &Map<String, Value>) -> usize {
+    struct Counter(usize);
+    impl io::Write for Counter {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            self.0 += data.len();
+            Ok(data.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    match serde_json::to_writer(&mut counter, variables) {
+        Ok(()) => counter.0,
+        Err(_) => usize::MAX,
+    }
+}

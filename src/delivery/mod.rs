@@ -1,0 +1,164 @@
+//! From accepted requests to runners that have taken their events.
+//!
+//! ```text
+//! spool ─▶ matcher ─▶ spool (the match) ─▶ scheduler ─▶ sender ─▶ runner
+//!                                             ▲           │
+//!                                             └── retry ──┴─▶ spool (the attempt)
+//! ```
+//! Everything here runs on threads of its own with a lower priority than those that accept requests: under a flood
+//! accepting wins, because what is not accepted is lost, and what is not delivered yet is not.
+
+mod cloud_event;
+mod matcher;
+mod matching;
+mod queue;
+mod retry;
+mod runner;
+mod scheduler;
+mod sender;
+#[cfg(test)]
+mod tests;
+
+pub use cloud_event::Attributes;
+pub use matching::match_request;
+pub use queue::Limits;
+pub use retry::{Outcome, Verdict, retry_after, verdict};
+pub use runner::{RunnerError, Runners};
+
+use crate::external::address::AddressPolicy;
+use crate::ingress::{Health, now_millis};
+use crate::routes::Handle;
+use crate::spool::{PendingDelivery, Spool};
+use crate::telemetry::Metrics;
+use matcher::Matcher;
+use scheduler::{Attempts, Scheduler};
+use sender::{After, Sender};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+/// Matches whose deliveries wait to be scheduled; then the matcher waits.
+const HANDED_OVER: usize = 1024;
+/// How often old requests are cleared away.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How much lower the priority of delivery is (see nice(2)); about a tenth of a processor's time under full load.
+const NICE: i32 = 10;
+
+/// What delivery works with.
+#[derive(Clone)]
+pub struct Context {
+    /// The snapshot of routes and triggers.
+    pub routes: Handle,
+    /// Where requests and deliveries are kept.
+    pub spool: Spool,
+    /// Where runners may be.
+    pub runners: Runners,
+    /// Which addresses may be called.
+    pub addresses: AddressPolicy,
+    /// Metrics of this process.
+    pub metrics: Metrics,
+    /// Health of this process.
+    pub health: Health,
+}
+
+/// Delivery that has been started.
+pub struct Running(oneshot::Receiver<()>);
+
+impl Running {
+    /// Waits until delivery has stopped: at most some ten seconds after its shutdown was announced.
+    pub async fn stopped(self) {
+        // An error says that the thread has ended too.
+        let _ = self.0.await;
+    }
+}
+
+/// Starts delivery on threads of its own, until `shutdown`.
+///
+/// # Errors
+/// If threads or the HTTP client cannot be made.
+pub fn start(context: Context, shutdown: CancellationToken) -> io::Result<Running> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("delivery")
+        .on_thread_start(lower_priority)
+        .enable_all()
+        .build()?;
+    let (done, stopped) = oneshot::channel();
+    std::thread::Builder::new().name("delivery-main".to_owned()).spawn(move || {
+        lower_priority();
+        if let Err(problem) = runtime.block_on(run(context, Limits::default(), shutdown)) {
+            error!(error = &problem as &dyn std::error::Error, "delivery cannot start");
+        }
+        // Reads of the disk may still be under way; they are of no use any more.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        let _ = done.send(());
+    })?;
+    Ok(Running(stopped))
+}
+
+/// Matches and delivers on the current runtime until `shutdown`, then waits up to ten seconds for attempts under way.
+///
+/// # Errors
+/// If the HTTP client cannot be made.
+pub async fn run(context: Context, limits: Limits, shutdown: CancellationToken) -> Result<(), reqwest::Error> {
+    let Context { routes, spool, runners, addresses, metrics, health } = context;
+    let sender = Sender::new(routes.clone(), spool.clone(), runners, addresses, metrics)?;
+    // Before that, every trigger would seem to be gone.
+    tokio::select! {
+        () = routes.synced() => {}
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    let (deliveries, taken) = mpsc::channel(HANDED_OVER);
+    let mut scheduler = Scheduler::new(Arc::new(Live { sender, routes: routes.clone(), spool: spool.clone() }), limits);
+    spool.pending().into_iter().for_each(|delivery| scheduler.add(delivery));
+    let matcher = Matcher::new(routes, spool.clone(), deliveries);
+    tokio::select! {
+        () = scheduler.run(taken, shutdown) => {}
+        () = matcher.run() => {}
+        () = sweep(spool, health) => {}
+    }
+    Ok(())
+}
+
+/// The scheduler's view of the real thing.
+struct Live {
+    sender: Sender,
+    routes: Handle,
+    spool: Spool,
+}
+
+impl Attempts for Live {
+    fn workspace(&self, delivery: &PendingDelivery) -> Arc<str> {
+        self.routes.trigger(delivery.key.trigger).map_or_else(|| "".into(), |trigger| trigger.namespace.clone())
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> After {
+        self.sender.attempt(delivery).await
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        self.spool.requeued().await
+    }
+}
+
+async fn sweep(spool: Spool, health: Health) {
+    let mut timer = tokio::time::interval(SWEEP);
+    loop {
+        timer.tick().await;
+        let swept = spool.sweep(now_millis()).await;
+        if let Err(error) = &swept {
+            warn!(%error, "the spool cannot be swept");
+        }
+        health.spool_works(swept.is_ok());
+    }
+}
+
+/// Lowers the priority of the calling thread, and of it alone, where the system can.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        warn!(%error, "delivery runs at the same priority as the rest");
+    }
+}

@@ -1,0 +1,94 @@
+//! Which triggers a request starts.
+
+use super::*;
+use crate::api::WorkflowTrigger;
+
+#[test]
+fn every_trigger_of_the_event_is_held_against_it() {
+    let mut excluded = trigger(3, "sub-1");
+    excluded.spec.parameters = json!({"branch": "release"}).as_object().unwrap().clone();
+    let mut filtered = trigger(4, "sub-1");
+    filtered.spec.filter = Some("variables.ref == 'other'".into());
+    let mut broken = trigger(5, "sub-1");
+    broken.spec.filter = Some("variables.".into());
+    let mut other = trigger(6, "sub-1");
+    other.spec.event = "issue".into();
+    let handle = routes([trigger(1, "sub-1"), trigger(2, "sub-1"), excluded, filtered, broken, other]);
+
+    let matched = matched(&handle, &request(1, "push", r#"{"ref": "main"}"#));
+    assert_eq!((matched.at, &matched.note, matched.events.len()), (7, &None, 1));
+    let event = &matched.events[0];
+    assert_eq!((&event.skipped, &event.variables), (&None, &json!({"ref": "main"})));
+    let outcomes: Vec<(&str, Option<&str>)> =
+        event.triggers.iter().map(|outcome| (&*outcome.trigger, outcome.mismatch.as_deref())).collect();
+    assert_eq!(outcomes.len(), 5, "{outcomes:?}");
+    assert_eq!(
+        outcomes[..4],
+        [
+            ("trigger-1", None),
+            ("trigger-2", None),
+            ("trigger-3", Some("parameter branch does not match")),
+            ("trigger-4", Some("the filter is false")),
+        ]
+    );
+    assert!(outcomes[4].1.unwrap().starts_with("the trigger is not valid: spec.filter"), "{outcomes:?}");
+}
+
+#[test]
+fn events_that_go_nowhere_say_why() {
+    let handle = routes([trigger(1, "sub-1")]);
+    for event in ["issue", "no-such-event", ""] {
+        let matched = matched(&handle, &request(1, event, "{}"));
+        let outcome = &matched.events[0];
+        assert_eq!((outcome.name.as_str(), outcome.skipped.as_deref()), (event, Some("not subscribed")));
+        assert!(outcome.triggers.is_empty());
+    }
+    let mut nameless = request(1, "push", "{}");
+    nameless.headers.clear();
+    let outcome = matched(&handle, &nameless);
+    assert!(outcome.events[0].skipped.as_ref().unwrap().contains("callback.event"), "{outcome:?}");
+    let unreadable = matched(&handle, &request(1, "push", "{"));
+    assert!(unreadable.events.is_empty() && unreadable.note.unwrap().contains("not JSON"));
+}
+
+#[test]
+fn items_are_events_with_ids_of_their_own() {
+    let handle = routes([trigger(1, "sub-1")]);
+    let mut spec = plugin_spec();
+    spec.callback.items = Some("body.list".into());
+    spec.callback.event = "item.kind".into();
+    spec.events[0].variables.get_mut("ref").unwrap().value = "body.large".into();
+    spec.events[0].parameters.clear();
+    handle.update(|index| index.apply_plugin("forge", &spec));
+    let large = "x".repeat(1 << 20);
+    let body = json!({"list": vec![json!({"kind": "push"}); 40], "large": large}).to_string();
+    let (first, again) = (request(1, "", &body), request(1, "", &body));
+    let (first, again) = (matched(&handle, &first), matched(&handle, &again));
+    let ids: std::collections::HashSet<Uuid> = first.events.iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), 40);
+    assert!(first.events.iter().zip(&again.events).all(|(first, again)| first.id == again.id));
+    // Forty times a mebibyte is more than one request may become.
+    let kept = first.events.iter().filter(|event| event.skipped.is_none()).count();
+    assert_eq!(kept, 31);
+    let expected = format!("{}/3", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&body)));
+    assert_eq!(first.events[3].id, Uuid::new_v5(&Uuid::from_u128(1), expected.as_bytes()));
+}
+
+#[test]
+fn objects_of_the_api_server_become_triggers() {
+    let object: WorkflowTrigger = serde_json::from_value(json!({
+        "apiVersion": "bellhop.dev/v1alpha1",
+        "kind": "WorkflowTrigger",
+        "metadata": {"name": "t", "namespace": "team-a", "uid": "00000000-0000-0000-0000-000000000007"},
+        "spec": {
+            "subscriptionRef": {"name": "s"}, "event": "push", "workflow": "w",
+            "runner": {"service": {"name": "r", "port": 80}},
+        },
+    }))
+    .unwrap();
+    let trigger = Trigger::from_object(object.clone()).unwrap();
+    assert_eq!((trigger.uid, &*trigger.namespace, trigger.name.as_str()), (Uuid::from_u128(7), "team-a", "t"));
+    let mut nameless = object;
+    nameless.metadata.uid = None;
+    assert!(Trigger::from_object(nameless).is_none());
+}

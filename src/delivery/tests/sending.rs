@@ -1,0 +1,242 @@
+//! From the spool to a runner on a real socket.
+
+use super::*;
+use crate::spool::{Attempt, DeliveryState, Entry, Next, Status};
+use axum::Router;
+use axum::extract::State;
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What a test's runner received, and what it answers.
+#[derive(Default)]
+struct Runner {
+    requests: Mutex<Vec<(String, HeaderMap, Value)>>,
+    answers: Mutex<Vec<(StatusCode, &'static str)>>,
+}
+
+async fn runner() -> (Arc<Runner>, std::net::SocketAddr) {
+    let runner = Arc::new(Runner::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = |State(runner): State<Arc<Runner>>, uri: http::Uri, headers: HeaderMap, body: String| async move {
+        let body = serde_json::from_str(&body).unwrap();
+        runner.requests.lock().unwrap().push((uri.to_string(), headers, body));
+        let answer = runner.answers.lock().unwrap().pop().unwrap_or((StatusCode::ACCEPTED, ""));
+        (answer.0, [("location", "http://169.254.169.254/")], answer.1)
+    };
+    let router = Router::new().fallback(answer).with_state(runner.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (runner, address)
+}
+
+struct Bench {
+    dir: TempDir,
+    routes: Handle,
+    spool: Spool,
+    end: CancellationToken,
+}
+
+impl Bench {
+    fn new(routes: Handle) -> Self {
+        let dir = TempDir::new().unwrap();
+        let spool = Spool::open(dir.path(), Default::default()).unwrap();
+        Self { dir, routes, spool, end: CancellationToken::new() }
+    }
+
+    fn context(&self, allowed: &[&str]) -> Context {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Context {
+            routes: self.routes.clone(),
+            spool: self.spool.clone(),
+            runners: Runners::new("localhost", &["http://127.0.0.1:*".into(), "http://metadata.localhost:*".into()])
+                .unwrap(),
+            addresses: AddressPolicy::new(allowed.iter().map(|net| net.parse().unwrap()).collect()),
+            metrics: Metrics::new(),
+            health: Health::default(),
+        }
+    }
+
+    fn start(&self) -> tokio::task::JoinHandle<Result<(), reqwest::Error>> {
+        let context = self.context(&["127.0.0.0/8", "::1/128"]);
+        tokio::spawn(run(context, Limits::default(), self.end.clone()))
+    }
+
+    async fn settled(&self, id: Uuid, status: Status) -> Entry {
+        let subscription = self.spool.entry(id).unwrap().unwrap().request.subscription;
+        until(|| {
+            let recent = self.spool.recent(subscription, None, 100);
+            recent.iter().any(|summary| summary.id == id && summary.status == status)
+        })
+        .await;
+        self.spool.entry(id).unwrap().unwrap()
+    }
+}
+
+fn to(address: std::net::SocketAddr, n: u128) -> Trigger {
+    let mut trigger = trigger(n, "sub-1");
+    trigger.spec.runner.url = Some(format!("http://{address}/run?key=hunter2"));
+    trigger
+}
+
+#[tokio::test]
+async fn an_accepted_event_reaches_its_runners_as_a_cloud_event() {
+    let (runner, address) = runner().await;
+    let mut service = trigger(2, "sub-1");
+    service.spec.runner =
+        serde_json::from_value(json!({"service": {"name": "runner", "port": address.port(), "path": "/runs"}}))
+            .unwrap();
+    let bench = Bench::new(routes([to(address, 1), service]));
+    let request = request(1, "push", r#"{"ref": "main"}"#);
+    bench.spool.append(request.clone()).await.unwrap();
+    bench.start();
+    let entry = bench.settled(request.id, Status::Finished).await;
+    assert_eq!(entry.deliveries.len(), 2);
+    for delivery in &entry.deliveries {
+        assert!(matches!(delivery.state, DeliveryState::Delivered { attempts: 1, .. }));
+        assert!(!delivery.attempts[0].url.contains("hunter2"), "{:?}", delivery.attempts);
+    }
+    let mut requests = runner.requests.lock().unwrap();
+    requests.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!([requests[0].0.as_str(), requests[1].0.as_str()], ["/run?key=hunter2", "/runs"]);
+    let (_, headers, body) = &requests[0];
+    assert_eq!(*body, json!({"ref": "main"}));
+    assert_eq!(headers["ce-id"], entry.matched.unwrap().events[0].id.to_string());
+    assert_eq!(headers["ce-type"], "dev.bellhop.forge.push");
+    assert_eq!(headers["ce-workflow"], "workflow-1");
+    assert!(!headers.contains_key("authorization"));
+    assert_eq!(requests[1].1["host"], format!("runner.team-a.svc.localhost:{}", address.port()));
+}
+
+#[tokio::test]
+async fn failures_are_recorded_and_repeated_with_the_same_id() {
+    let (runner, address) = runner().await;
+    *runner.answers.lock().unwrap() = vec![(StatusCode::FOUND, ""), (StatusCode::SERVICE_UNAVAILABLE, "not\nyet")];
+    let bench = Bench::new(routes([to(address, 1)]));
+    let request = request(1, "push", "{}");
+    bench.spool.append(request.clone()).await.unwrap();
+    bench.start();
+    // The redirect ends it: nobody follows it.
+    let entry = bench.settled(request.id, Status::Dead).await;
+    let attempts = &entry.deliveries[0].attempts;
+    assert_eq!(attempts.len(), 2);
+    assert_eq!((attempts[0].status, attempts[0].error.as_deref()), (Some(503), Some("HTTP 503: not yet")));
+    let DeliveryState::Dead { reason, .. } = &entry.deliveries[0].state else { panic!() };
+    assert!(reason.contains("redirects are not followed"), "{reason}");
+
+    // The sender sends it again: it gets another chance, at once.
+    bench.spool.append(request.clone()).await.unwrap();
+    bench.settled(request.id, Status::Finished).await;
+    let requests = runner.requests.lock().unwrap();
+    let ids: Vec<_> = requests.iter().map(|(_, headers, _)| headers["ce-id"].clone()).collect();
+    assert!(ids.len() == 3 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let numbers: Vec<_> = requests.iter().map(|(_, headers, _)| headers["ce-deliveryattempt"].clone()).collect();
+    assert_eq!(numbers, ["1", "2", "1"]);
+}
+
+#[tokio::test]
+async fn what_can_never_be_delivered_is_a_dead_letter_with_the_reason() {
+    let (runner, address) = runner().await;
+    let reason = async |bench: &Bench, context: Context, n: usize| {
+        let request = request(1, "push", &format!(r#"{{"ref": "{n}"}}"#));
+        bench.spool.append(request.clone()).await.unwrap();
+        let end = CancellationToken::new();
+        let running = tokio::spawn(run(context, Limits::default(), end.clone()));
+        let entry = bench.settled(request.id, Status::Dead).await;
+        end.cancel();
+        running.await.unwrap().unwrap();
+        let DeliveryState::Dead { reason, .. } = &entry.deliveries[0].state else { panic!() };
+        format!("{reason}; {:?}", entry.deliveries[0].attempts[0].error)
+    };
+    let bench = Bench::new(routes([to(address, 1)]));
+    let found = reason(&bench, bench.context(&[]), 1).await;
+    assert!(found.contains("--allow-address"), "{found}");
+
+    let mut foreign = to(address, 1);
+    foreign.spec.runner.url = Some("http://169.254.169.254/latest".into());
+    bench.routes.update(|index| index.apply_trigger(foreign));
+    let found = reason(&bench, bench.context(&["0.0.0.0/0"]), 2).await;
+    assert!(found.contains("--allow-runner-origin"), "{found}");
+
+    // A name that leads to loopback is refused when it is resolved.
+    let mut named = to(address, 1);
+    named.spec.runner.url = Some(format!("http://metadata.localhost:{}/", address.port()));
+    named.spec.delivery.max_attempts = 1;
+    bench.routes.update(|index| index.apply_trigger(named));
+    let found = reason(&bench, bench.context(&[]), 3).await;
+    assert!(found.contains("attempt 1 of 1") && found.contains("--allow-address"), "{found}");
+    assert!(runner.requests.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn deliveries_of_a_deleted_trigger_end() {
+    let bench = Bench::new(routes([trigger(1, "sub-1")]));
+    let request = request(1, "push", "{}");
+    bench.spool.append(request.clone()).await.unwrap();
+    let stored = bench.spool.next_unmatched().await;
+    bench.spool.store_match(stored.id, matched(&bench.routes, &stored)).await.unwrap();
+    bench.routes.update(|index| index.delete_trigger("team-a", "trigger-1"));
+    bench.start();
+    let entry = bench.settled(request.id, Status::Dead).await;
+    let DeliveryState::Dead { reason, .. } = &entry.deliveries[0].state else { panic!() };
+    assert_eq!(reason, "the trigger was deleted");
+}
+
+#[tokio::test]
+async fn nothing_is_judged_before_the_routes_are_known() {
+    let (runner, address) = runner().await;
+    let bench = Bench::new(Handle::new(Metrics::new()));
+    let request = request(1, "push", "{}");
+    bench.spool.append(request.clone()).await.unwrap();
+    bench.start();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(bench.spool.entry(request.id).unwrap().unwrap().matched.is_none());
+    bench.routes.update(|index| {
+        index.apply_plugin("forge", &plugin_spec());
+        index.apply_route(published(1));
+        index.apply_trigger(to(address, 1));
+    });
+    bench.routes.set_synced();
+    bench.settled(request.id, Status::Finished).await;
+    assert_eq!(runner.requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn requests_of_a_plugin_in_repair_wait_and_those_of_a_deleted_subscription_end() {
+    let (runner, address) = runner().await;
+    let bench = Bench::new(routes([to(address, 1)]));
+    let mut broken = plugin_spec();
+    broken.callback.event.push('(');
+    bench.routes.update(|index| index.apply_plugin("forge", &broken));
+    let (waits, gone) = (request(1, "push", "{}"), request(9, "push", "{}"));
+    bench.spool.append(waits.clone()).await.unwrap();
+    bench.spool.append(gone.clone()).await.unwrap();
+    bench.start();
+    let entry = bench.settled(gone.id, Status::Finished).await;
+    assert_eq!(entry.matched.unwrap().note.as_deref(), Some("the Subscription is gone"));
+    assert!(bench.spool.entry(waits.id).unwrap().unwrap().matched.is_none());
+    bench.routes.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    bench.settled(waits.id, Status::Finished).await;
+    assert_eq!(runner.requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_pending_goes_on_after_a_restart() {
+    let (runner, address) = runner().await;
+    let Bench { dir, routes, spool, .. } = Bench::new(routes([to(address, 1)]));
+    let request = request(1, "push", "{}");
+    spool.append(request.clone()).await.unwrap();
+    let stored = spool.next_unmatched().await;
+    let pending = spool.store_match(stored.id, matched(&routes, &stored)).await.unwrap();
+    let attempt = Attempt { at: 1, url: String::new(), status: Some(503), error: None, duration_ms: 1 };
+    spool.record_attempt(pending[0].key, attempt, Next::Retry { due_at: now_millis() }).await.unwrap();
+    drop((spool, stored));
+
+    let spool = Spool::open(dir.path(), Default::default()).unwrap();
+    let bench = Bench { dir, routes, spool, end: CancellationToken::new() };
+    let running = start(bench.context(&["127.0.0.0/8"]), bench.end.clone()).unwrap();
+    bench.settled(request.id, Status::Finished).await;
+    assert_eq!(runner.requests.lock().unwrap()[0].1["ce-deliveryattempt"], "2");
+    bench.end.cancel();
+    running.stopped().await;
+}

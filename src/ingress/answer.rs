@@ -1,0 +1,55 @@
+//! What senders are told: a status, a small JSON object, and when to come back.
+
+use crate::telemetry::Answer;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+use uuid::Uuid;
+
+/// When a sender should come back, in seconds.
+const LATER: HeaderValue = HeaderValue::from_static("30");
+const SOON: HeaderValue = HeaderValue::from_static("5");
+
+/// The answer to a request that is on disk.
+pub fn stored(id: Uuid, answer: Answer) -> Response {
+    let mut text = format!("{{\"id\":\"{id}\"");
+    match answer {
+        Answer::Duplicate => text.push_str(",\"duplicate\":true}"),
+        Answer::Requeued => text.push_str(",\"duplicate\":true,\"requeued\":true}"),
+        _ => text.push('}'),
+    }
+    respond(StatusCode::OK, text)
+}
+
+/// The answer to a request that is refused, with the reason for the reader of the sender's log.
+pub fn refused(answer: Answer, reason: &str) -> Response {
+    let status = match answer {
+        Answer::UnknownRoute => StatusCode::NOT_FOUND,
+        Answer::Unverified => StatusCode::UNAUTHORIZED,
+        Answer::BadBody => StatusCode::BAD_REQUEST,
+        Answer::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Answer::Timeout => StatusCode::REQUEST_TIMEOUT,
+        Answer::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Answer::NotSynced | Answer::Busy | Answer::SpoolFull | Answer::SpoolFailed => StatusCode::SERVICE_UNAVAILABLE,
+        Answer::Accepted | Answer::Duplicate | Answer::Requeued | Answer::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut response = respond(status, json!({ "error": reason }).to_string());
+    let headers = response.headers_mut();
+    match answer {
+        Answer::SpoolFull | Answer::SpoolFailed => drop(headers.insert(RETRY_AFTER, LATER)),
+        Answer::NotSynced | Answer::Busy => drop(headers.insert(RETRY_AFTER, SOON)),
+        // What is left of the body must not be taken for the next request.
+        Answer::TooLarge | Answer::Timeout => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
+        _ => {}
+    }
+    response
+}
+
+fn respond(status: StatusCode, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,147 @@
+//! The public listener: what external systems send to callback URLs is verified, written to disk and answered.
+//!
+//! A request is answered in this order; the first step that fails decides:
+//!
+//! | Step | Answer if it fails |
+//! |---|---|
+//! | the routes are known | 503, `Retry-After` |
+//! | the callback URL exists and its plugin compiles | 404 |
+//! | the body is not compressed | 415 |
+//! | the body is within the limit, complete and in time, and there is memory for it | 413, 400, 408, 503 |
+//! | the sender is proven | 401 |
+//! | the body is what the plugin reads | 400 |
+//! | it is on disk | 503, `Retry-After` |
+//!
+//! Then, and only then, the answer is 200 with `{"id": "<request id>"}`; a repetition also says `"duplicate": true`.
+//! Nothing here waits for the API server.
+
+mod answer;
+mod body;
+mod hook;
+mod private;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use body::{Bounds, Budget};
+pub use private::private_router;
+pub use server::{Limits, serve};
+
+use crate::config::RunOptions;
+use crate::routes::{Handle, LogGate};
+use crate::spool::Spool;
+use crate::telemetry::Metrics;
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request};
+use axum::routing::any;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use uuid::Uuid;
+
+/// Where callbacks arrive.
+const HOOK: &str = "/hooks/{token}";
+
+/// Whether the process does what it is for. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    spool_failed: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// Says whether the last use of the spool went well.
+    pub fn spool_works(&self, works: bool) {
+        // Mostly read: writing the same value again would make the processors contend for it.
+        if self.spool_failed.load(Ordering::Relaxed) == works {
+            self.spool_failed.store(!works, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the last use of the spool failed.
+    pub fn spool_failed(&self) -> bool {
+        self.spool_failed.load(Ordering::Relaxed)
+    }
+}
+
+/// What the ingress works with.
+pub struct State {
+    routes: Handle,
+    spool: Spool,
+    metrics: Metrics,
+    health: Health,
+    bounds: Bounds,
+    spool_log: LogGate,
+    no_plugin: Arc<str>,
+}
+
+impl State {
+    /// `body_limit` is in bytes; `timeout` is the longest time that a body may take.
+    pub fn new(
+        routes: Handle,
+        spool: Spool,
+        metrics: Metrics,
+        health: Health,
+        body_limit: usize,
+        timeout: Duration,
+    ) -> Self {
+        let bounds = Bounds { limit: body_limit, timeout, budget: Arc::new(Budget::new(body_limit)) };
+        Self { routes, spool, metrics, health, bounds, spool_log: LogGate::default(), no_plugin: "".into() }
+    }
+}
+
+/// The public routes. Whatever is not a callback URL is answered like an unknown one.
+pub fn router(state: Arc<State>) -> Router {
+    let elsewhere = state.clone();
+    let hook = move |token: Result<Path<String>, PathRejection>, request: Request| {
+        // A segment that is not even text is no token.
+        let token = token.map(|Path(token)| token).unwrap_or_default();
+        hook::handle(state.clone(), token, request)
+    };
+    let unknown = move |request: Request| hook::handle(elsewhere.clone(), String::new(), request);
+    Router::new().route(HOOK, any(hook)).fallback(unknown)
+}
+
+/// Serves the public and the private listener until `shutdown`, then lets requests under way end.
+///
+/// The listeners are bound by the caller, who can so report an address that is taken before anything else happens.
+pub async fn run(
+    options: &RunOptions,
+    (public, private): (TcpListener, TcpListener),
+    state: Arc<State>,
+    shutdown: CancellationToken,
+) {
+    info!(public = ?public.local_addr().ok(), private = ?private.local_addr().ok(), "listening");
+    let metrics = state.metrics.clone();
+    // The answer begins after the last byte and after the disk; what is longer under way than both may take is stuck.
+    let limits = Limits { request: options.request_timeout + Duration::from_secs(15), ..Limits::default() };
+    let private_limits = Limits { connections: 256, ..Limits::default() };
+    // The private listener goes last, so that probes and metrics show the end.
+    let private_end = CancellationToken::new();
+    let serve_public = async {
+        serve(public, router(state.clone()), limits, Some(metrics), shutdown).await;
+        private_end.cancel();
+    };
+    let serve_private = serve(private, private_router(state.clone()), private_limits, None, private_end.clone());
+    tokio::join!(serve_public, serve_private);
+}
+
+/// What identifies a request to its Subscription: the sender's delivery id, or else the SHA-256 of the body.
+pub(crate) fn identity(delivery_id: Option<&str>, body: &[u8]) -> String {
+    delivery_id.map_or_else(|| hex::encode(Sha256::digest(body)), str::to_owned)
+}
+
+/// The id that a redelivery of the request has too.
+pub fn request_id(subscription: Uuid, delivery_id: Option<&str>, body: &[u8]) -> Uuid {
+    Uuid::new_v5(&subscription, identity(delivery_id, body).as_bytes())
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

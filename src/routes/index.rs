@@ -1,0 +1,383 @@
+//! What the three kinds of objects add up to. Plain and synchronous: objects go in, in any order, and after each of them
+//! the table that readers see is right.
+
+use super::shards::Shards;
+use super::traffic::Traffic;
+use super::{Compiled, Lookup, Route, Rule, Trigger, WaitReason};
+use crate::api::{Mode, PublishedRoute, TriggerPluginSpec};
+use crate::plugin::Secret;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use tracing::warn;
+use uuid::Uuid;
+
+/// A token is looked up by its hash: how long the comparison of two hashes takes says nothing about the token.
+pub(super) type TokenKey = [u8; 32];
+
+pub(super) fn token_key(token: &str) -> TokenKey {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// What readers see. [`Index`] is its only writer.
+pub(super) struct Table {
+    pub by_token: Shards<TokenKey, Arc<Route>>,
+    pub by_uid: Shards<Uuid, Lookup>,
+    pub triggers: Shards<Uuid, Arc<Trigger>>,
+}
+
+impl Table {
+    pub fn new() -> Self {
+        Self { by_token: Shards::new(), by_uid: Shards::new(), triggers: Shards::new() }
+    }
+}
+
+/// Namespace and name.
+type Named = (Arc<str>, Arc<str>);
+
+struct PluginState {
+    spec: TriggerPluginSpec,
+    compiled: Option<Arc<Compiled>>,
+}
+
+struct RouteState {
+    published: Arc<PublishedRoute>,
+    secrets: Arc<[Secret]>,
+    plugin: Arc<str>,
+    subscription: Named,
+    traffic: Arc<Traffic>,
+    served: bool,
+}
+
+struct TriggerState {
+    trigger: Arc<Trigger>,
+    /// Compiled against the plugin that stands beside it; made when a route needs it.
+    rule: Option<(Arc<Compiled>, Arc<Rule>)>,
+}
+
+impl TriggerState {
+    fn is_invalid(&self) -> bool {
+        self.rule.as_ref().is_some_and(|(_, rule)| rule.compiled.is_err())
+    }
+}
+
+/// Numbers of what is and is not in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Routes that are served.
+    pub served: usize,
+    /// Routes that are not, because their plugin is missing or invalid.
+    pub unserved: usize,
+    /// TriggerPlugins that do not compile.
+    pub plugins_invalid: usize,
+    /// Published WorkflowTriggers that do not fit their plugin.
+    pub triggers_invalid: usize,
+}
+
+/// See the module's documentation.
+pub struct Index {
+    table: Arc<Table>,
+    counts: Counts,
+    plugins: HashMap<Arc<str>, PluginState>,
+    routes: HashMap<Uuid, RouteState>,
+    triggers: HashMap<Named, TriggerState>,
+    /// Routes by what they depend on. A Subscription that was deleted and created again can have two for a moment.
+    routes_of_plugin: HashMap<Arc<str>, HashSet<Uuid>>,
+    routes_of_subscription: HashMap<Named, HashSet<Uuid>>,
+    routes_of_token: HashMap<TokenKey, Vec<Uuid>>,
+    /// Names of the triggers of a Subscription, in the order in which they are tried.
+    triggers_of_subscription: HashMap<Named, BTreeSet<Arc<str>>>,
+}
+
+impl Index {
+    pub(super) fn new(table: Arc<Table>) -> Self {
+        Self {
+            table,
+            counts: Counts::default(),
+            plugins: HashMap::new(),
+            routes: HashMap::new(),
+            triggers: HashMap::new(),
+            routes_of_plugin: HashMap::new(),
+            routes_of_subscription: HashMap::new(),
+            routes_of_token: HashMap::new(),
+            triggers_of_subscription: HashMap::new(),
+        }
+    }
+
+    /// Numbers of what is and is not in order.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes a TriggerPlugin. One that does not compile takes its routes out of service: they answer as unknown ones.
+    pub fn apply_plugin(&mut self, name: &str, spec: &TriggerPluginSpec) {
+        if self.plugins.get(name).is_some_and(|known| known.spec == *spec) {
+            return; // A change of its status.
+        }
+        self.forget_plugin(name);
+        let compiled = match Compiled::new(name, spec) {
+            Ok(plugin) => Some(Arc::new(plugin)),
+            Err(mistakes) => {
+                let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+                warn!(plugin = name, mistakes = mistakes.len(), first, "a TriggerPlugin does not compile: not served");
+                self.counts.plugins_invalid += 1;
+                None
+            }
+        };
+        self.plugins.insert(name.into(), PluginState { spec: spec.clone(), compiled });
+        self.rebuild_all(self.routes_of_plugin.get(name).cloned());
+    }
+
+    /// Forgets a TriggerPlugin; its routes go out of service.
+    pub fn delete_plugin(&mut self, name: &str) {
+        self.forget_plugin(name);
+        self.rebuild_all(self.routes_of_plugin.get(name).cloned());
+    }
+
+    fn forget_plugin(&mut self, name: &str) {
+        if self.plugins.remove(name).is_some_and(|plugin| plugin.compiled.is_none()) {
+            self.counts.plugins_invalid -= 1;
+        }
+    }
+
+    /// Forgets the TriggerPlugins that are not in `names`.
+    pub fn retain_plugins(&mut self, names: &HashSet<String>) {
+        let gone: Vec<Arc<str>> = self.plugins.keys().filter(|name| !names.contains(&***name)).cloned().collect();
+        gone.iter().for_each(|name| self.delete_plugin(name));
+    }
+
+    /// Takes a published route.
+    pub fn apply_route(&mut self, published: PublishedRoute) {
+        let uid = published.uid;
+        let known = self.routes.get(&uid);
+        if known.is_some_and(|known| *known.published == published) {
+            return;
+        }
+        let traffic = known.map(|known| known.traffic.clone()).unwrap_or_default();
+        self.unlink_route(uid);
+        let state = RouteState {
+            secrets: published.callback_secrets.iter().map(|secret| Secret::from(secret.as_str())).collect(),
+            plugin: published.plugin.as_str().into(),
+            subscription: (published.namespace.as_str().into(), published.name.as_str().into()),
+            traffic,
+            served: false,
+            published: Arc::new(published),
+        };
+        self.counts.unserved += 1;
+        self.routes_of_plugin.entry(state.plugin.clone()).or_default().insert(uid);
+        self.routes_of_subscription.entry(state.subscription.clone()).or_default().insert(uid);
+        self.routes_of_token.entry(token_key(&state.published.token)).or_default().push(uid);
+        self.routes.insert(uid, state);
+        self.rebuild(uid);
+    }
+
+    /// Forgets the published route of the Subscription with this UID.
+    pub fn delete_route(&mut self, uid: Uuid) {
+        let Some(old) = self.unlink_route(uid) else { return };
+        self.table.by_uid.remove(&uid);
+        self.release_token(uid, token_key(&old.published.token));
+        for trigger in self.trigger_names(&old.subscription) {
+            self.drop_unused_rule(&old.subscription, &trigger);
+        }
+    }
+
+    /// Forgets the published routes of Subscriptions whose UID is not in `uids`.
+    pub fn retain_routes(&mut self, uids: &HashSet<Uuid>) {
+        let gone: Vec<Uuid> = self.routes.keys().filter(|uid| !uids.contains(*uid)).copied().collect();
+        gone.into_iter().for_each(|uid| self.delete_route(uid));
+    }
+
+    /// Takes a route out of the books, but not out of the table.
+    fn unlink_route(&mut self, uid: Uuid) -> Option<RouteState> {
+        let old = self.routes.remove(&uid)?;
+        *(if old.served { &mut self.counts.served } else { &mut self.counts.unserved }) -= 1;
+        unlink(&mut self.routes_of_plugin, &old.plugin, &uid);
+        unlink(&mut self.routes_of_subscription, &old.subscription, &uid);
+        let key = token_key(&old.published.token);
+        if let Some(claims) = self.routes_of_token.get_mut(&key) {
+            claims.retain(|claim| *claim != uid);
+            if claims.is_empty() {
+                self.routes_of_token.remove(&key);
+            }
+        }
+        Some(old)
+    }
+
+    /// Stops serving a token, if it is this route's, and gives it to the route that claimed it last.
+    fn release_token(&mut self, uid: Uuid, key: TokenKey) {
+        if self.table.by_token.get(&key).is_some_and(|route| route.uid() == uid) {
+            self.table.by_token.remove(&key);
+            let heir = self.routes_of_token.get(&key).and_then(|claims| claims.last()).copied();
+            if let Some(heir) = heir.filter(|heir| *heir != uid) {
+                self.rebuild(heir);
+            }
+        }
+    }
+
+    /// Takes a WorkflowTrigger.
+    pub fn apply_trigger(&mut self, trigger: Trigger) {
+        let named: Named = (trigger.namespace.clone(), trigger.name.as_str().into());
+        if self.triggers.get(&named).is_some_and(|known| *known.trigger == trigger) {
+            return; // A change of its status.
+        }
+        let before = self.unlink_trigger(&named);
+        if let Some((uid, _)) = before.as_ref().filter(|(uid, _)| *uid != trigger.uid) {
+            self.table.triggers.remove(uid);
+        }
+        let subscription: Named = (trigger.namespace.clone(), trigger.spec.subscription_ref.name.as_str().into());
+        let trigger = Arc::new(trigger);
+        self.table.triggers.insert(trigger.uid, trigger.clone());
+        self.triggers_of_subscription.entry(subscription.clone()).or_default().insert(named.1.clone());
+        self.triggers.insert(named, TriggerState { trigger, rule: None });
+        if let Some((_, before)) = before.filter(|(_, before)| *before != subscription) {
+            self.rebuild_all(self.routes_of_subscription.get(&before).cloned());
+        }
+        self.rebuild_all(self.routes_of_subscription.get(&subscription).cloned());
+    }
+
+    /// Forgets a WorkflowTrigger.
+    pub fn delete_trigger(&mut self, namespace: &str, name: &str) {
+        if let Some((uid, subscription)) = self.unlink_trigger(&(namespace.into(), name.into())) {
+            self.table.triggers.remove(&uid);
+            self.rebuild_all(self.routes_of_subscription.get(&subscription).cloned());
+        }
+    }
+
+    /// Forgets the WorkflowTriggers that are not in `names` (namespace and name).
+    pub fn retain_triggers(&mut self, names: &HashSet<(String, String)>) {
+        let names: HashSet<(&str, &str)> = names.iter().map(|(namespace, name)| (&**namespace, &**name)).collect();
+        let gone = self.triggers.keys().filter(|(namespace, name)| !names.contains(&(&**namespace, &**name)));
+        for (namespace, name) in gone.cloned().collect::<Vec<_>>() {
+            self.delete_trigger(&namespace, &name);
+        }
+    }
+
+    /// Takes a trigger out of the books, but not out of the table, and says its UID and its Subscription.
+    ///
+    /// A trigger that changes must stay in the table all the time: a delivery whose trigger is gone is given up.
+    fn unlink_trigger(&mut self, named: &Named) -> Option<(Uuid, Named)> {
+        let old = self.triggers.remove(named)?;
+        if old.is_invalid() {
+            self.counts.triggers_invalid -= 1;
+        }
+        let subscription: Named = (named.0.clone(), old.trigger.spec.subscription_ref.name.as_str().into());
+        if let Some(names) = self.triggers_of_subscription.get_mut(&subscription) {
+            names.remove(&named.1);
+            if names.is_empty() {
+                self.triggers_of_subscription.remove(&subscription);
+            }
+        }
+        Some((old.trigger.uid, subscription))
+    }
+
+    fn trigger_names(&self, subscription: &Named) -> Vec<Arc<str>> {
+        self.triggers_of_subscription.get(subscription).into_iter().flatten().cloned().collect()
+    }
+
+    fn drop_unused_rule(&mut self, subscription: &Named, trigger: &Arc<str>) {
+        if self.routes_of_subscription.contains_key(subscription) {
+            return;
+        }
+        if let Some(state) = self.triggers.get_mut(&(subscription.0.clone(), trigger.clone())) {
+            if state.is_invalid() {
+                self.counts.triggers_invalid -= 1;
+            }
+            state.rule = None;
+        }
+    }
+
+    fn rebuild_all(&mut self, uids: Option<HashSet<Uuid>>) {
+        uids.into_iter().flatten().for_each(|uid| self.rebuild(uid));
+    }
+
+    /// Brings what readers see of one route in line with the books.
+    fn rebuild(&mut self, uid: Uuid) {
+        let Some(state) = self.routes.get(&uid) else { return };
+        let (published, secrets, name, subscription, traffic, was_served) = (
+            state.published.clone(),
+            state.secrets.clone(),
+            state.plugin.clone(),
+            state.subscription.clone(),
+            state.traffic.clone(),
+            state.served,
+        );
+        let key = token_key(&published.token);
+        let plugin = match self.plugins.get(&name) {
+            Some(PluginState { compiled: Some(plugin), .. }) => Ok(plugin.clone()),
+            Some(_) => Err(WaitReason::PluginInvalid),
+            None => Err(WaitReason::PluginMissing),
+        };
+        // A route that changed its token must not be reachable by the old one.
+        if let Some(Lookup::Served(before)) = self.table.by_uid.get(&uid) {
+            let old = token_key(&before.published.token);
+            if old != key || plugin.is_err() {
+                self.release_token(uid, old);
+            }
+        }
+        let serves = plugin.is_ok();
+        match plugin {
+            Ok(plugin) => {
+                let rules = self.rules(&subscription, &plugin);
+                let workspace = subscription.0;
+                let route =
+                    Arc::new(Route { published, secrets, plugin, plugin_name: name, workspace, rules, traffic });
+                self.table.by_uid.insert(uid, Lookup::Served(route.clone()));
+                if self.routes_of_token.get(&key).and_then(|claims| claims.last()) == Some(&uid) {
+                    self.table.by_token.insert(key, route);
+                }
+            }
+            Err(reason) => self.table.by_uid.insert(uid, Lookup::Waits { plugin: name, reason }),
+        }
+        if was_served != serves {
+            let (more, less) = match serves {
+                true => (&mut self.counts.served, &mut self.counts.unserved),
+                false => (&mut self.counts.unserved, &mut self.counts.served),
+            };
+            *more += 1;
+            *less -= 1;
+            if let Some(state) = self.routes.get_mut(&uid) {
+                state.served = serves;
+            }
+        }
+    }
+
+    /// The rules of the published triggers of a Subscription; compiles what is not compiled against this plugin yet.
+    fn rules(&mut self, subscription: &Named, plugin: &Arc<Compiled>) -> Vec<Arc<Rule>> {
+        let mut rules = Vec::new();
+        for name in self.trigger_names(subscription) {
+            let Some(state) = self.triggers.get_mut(&(subscription.0.clone(), name)) else { continue };
+            if state.trigger.spec.mode != Mode::Published {
+                continue;
+            }
+            let was_invalid = state.is_invalid();
+            let rule = match &state.rule {
+                Some((compiled_with, rule)) if Arc::ptr_eq(compiled_with, plugin) => rule.clone(),
+                _ => {
+                    let rule = Arc::new(Rule::compile(state.trigger.clone(), &plugin.plugin));
+                    state.rule = Some((plugin.clone(), rule.clone()));
+                    rule
+                }
+            };
+            match (was_invalid, rule.compiled.is_err()) {
+                (false, true) => self.counts.triggers_invalid += 1,
+                (true, false) => self.counts.triggers_invalid -= 1,
+                _ => {}
+            }
+            rules.push(rule);
+        }
+        rules
+    }
+}
+
+fn unlink<K, V>(map: &mut HashMap<K, HashSet<V>>, key: &K, value: &V)
+where
+    K: std::hash::Hash + Eq,
+    V: std::hash::Hash + Eq,
+{
+    if let Some(set) = map.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}

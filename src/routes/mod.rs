@@ -1,0 +1,285 @@
+//! The snapshot that the ingress serves from: which callback URLs there are, with which plugin and secrets, and which
+//! triggers wait for their events.
+//!
+//! [`Index`] puts it together from objects, without I/O; [`watch`] feeds it from the API server; readers ask a
+//! [`Handle`] and never wait, neither for a lock nor for the API server.
+
+mod index;
+mod shards;
+#[cfg(test)]
+pub(crate) mod tests;
+mod traffic;
+mod watch;
+
+pub use index::{Counts, Index};
+pub use traffic::{LogGate, Traffic};
+pub use watch::watch;
+
+use crate::api::{PublishedRoute, TriggerPluginSpec, Verification, WorkflowTrigger, WorkflowTriggerSpec};
+use crate::plugin::{self, Mistake, Plugin, Secret};
+use crate::telemetry::Metrics;
+use index::{Table, token_key};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use uuid::Uuid;
+
+/// The longest token that is looked up, in bytes; it keeps a flood of long paths from costing time.
+const MAX_TOKEN: usize = 256;
+
+/// A TriggerPlugin that compiles.
+struct Compiled {
+    plugin: Plugin,
+    /// Names, in lower case, of the headers in which senders present the callback secret itself.
+    secret_headers: Vec<String>,
+}
+
+impl Compiled {
+    fn new(name: &str, spec: &TriggerPluginSpec) -> Result<Self, Vec<Mistake>> {
+        let secret_headers = spec.callback.verification.iter().filter_map(|verification| match verification {
+            Verification::Token(token) => Some(token.header.to_ascii_lowercase()),
+            _ => None,
+        });
+        Ok(Self { plugin: Plugin::compile(name, spec)?, secret_headers: secret_headers.collect() })
+    }
+}
+
+/// A callback URL that is served.
+pub struct Route {
+    published: Arc<PublishedRoute>,
+    secrets: Arc<[Secret]>,
+    plugin: Arc<Compiled>,
+    plugin_name: Arc<str>,
+    workspace: Arc<str>,
+    rules: Vec<Arc<Rule>>,
+    traffic: Arc<Traffic>,
+}
+
+impl Route {
+    /// UID of the Subscription.
+    pub fn uid(&self) -> Uuid {
+        self.published.uid
+    }
+
+    /// Namespace of the Subscription.
+    pub fn namespace(&self) -> &Arc<str> {
+        &self.workspace
+    }
+
+    /// Name of the Subscription.
+    pub fn name(&self) -> &str {
+        &self.published.name
+    }
+
+    /// The callback secrets, any of which proves the sender.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
+    /// The compiled TriggerPlugin.
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin.plugin
+    }
+
+    /// Whether the header (in lower case) carries a callback secret.
+    pub fn is_secret_header(&self, name: &str) -> bool {
+        self.plugin.secret_headers.iter().any(|secret| secret == name)
+    }
+
+    /// Name of the TriggerPlugin.
+    pub fn plugin_name(&self) -> &Arc<str> {
+        &self.plugin_name
+    }
+
+    /// Whether the event belongs to the subscribed ones.
+    pub fn is_subscribed(&self, event: &str) -> bool {
+        self.published.events.iter().any(|subscribed| subscribed == event)
+    }
+
+    /// The published triggers of the Subscription, by name.
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// What the route has under way.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Route").field(&self.published).finish()
+    }
+}
+
+/// A WorkflowTrigger, whatever its mode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trigger {
+    /// Its UID.
+    pub uid: Uuid,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: String,
+    /// What its author wants.
+    pub spec: WorkflowTriggerSpec,
+}
+
+impl Trigger {
+    /// Takes what is needed from an object of the API server. An object without a name or a UID is none.
+    pub fn from_object(object: WorkflowTrigger) -> Option<Self> {
+        Some(Self {
+            uid: object.metadata.uid?.parse().ok()?,
+            namespace: object.metadata.namespace?.into(),
+            name: object.metadata.name?,
+            spec: object.spec,
+        })
+    }
+}
+
+/// A published trigger, compiled against the plugin of its Subscription.
+pub struct Rule {
+    /// The trigger.
+    pub trigger: Arc<Trigger>,
+    /// The compiled form, or why there is none: such a trigger never fires, and the request log says why.
+    pub compiled: Result<plugin::Trigger, String>,
+}
+
+impl Rule {
+    fn compile(trigger: Arc<Trigger>, plugin: &Plugin) -> Self {
+        let spec = &trigger.spec;
+        let compiled = plugin
+            .compile_trigger(&spec.event, &spec.parameters, spec.filter.as_deref())
+            .map_err(|mistake| format!("the trigger is not valid: {mistake}"));
+        Self { trigger, compiled }
+    }
+}
+
+/// Why a published route is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WaitReason {
+    /// There is no such TriggerPlugin.
+    #[error("there is no such TriggerPlugin")]
+    PluginMissing,
+    /// The TriggerPlugin does not compile.
+    #[error("the TriggerPlugin does not compile")]
+    PluginInvalid,
+}
+
+/// What is known of a Subscription.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// It is served.
+    Served(Arc<Route>),
+    /// It is published, but cannot be served for now.
+    Waits {
+        /// Name of its TriggerPlugin.
+        plugin: Arc<str>,
+        /// Why.
+        reason: WaitReason,
+    },
+    /// Nothing is published.
+    Gone,
+}
+
+/// Access to the snapshot. Clones see the same one.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+struct Shared {
+    table: Arc<Table>,
+    index: Mutex<Index>,
+    synced: tokio::sync::watch::Sender<bool>,
+    /// Counts the changes.
+    version: tokio::sync::watch::Sender<u64>,
+    metrics: Metrics,
+}
+
+impl Handle {
+    /// An empty snapshot that is not synced.
+    pub fn new(metrics: Metrics) -> Self {
+        let table = Arc::new(Table::new());
+        Self(Arc::new(Shared {
+            index: Mutex::new(Index::new(table.clone())),
+            table,
+            synced: tokio::sync::watch::Sender::new(false),
+            version: tokio::sync::watch::Sender::new(0),
+            metrics,
+        }))
+    }
+
+    /// The route with this token.
+    pub fn by_token(&self, token: &str) -> Option<Arc<Route>> {
+        if token.is_empty() || token.len() > MAX_TOKEN {
+            return None;
+        }
+        self.0.table.by_token.get(&token_key(token))
+    }
+
+    /// The route of the Subscription with this UID.
+    pub fn by_uid(&self, uid: Uuid) -> Lookup {
+        self.0.table.by_uid.get(&uid).unwrap_or(Lookup::Gone)
+    }
+
+    /// The WorkflowTrigger with this UID, whatever its mode.
+    pub fn trigger(&self, uid: Uuid) -> Option<Arc<Trigger>> {
+        self.0.table.triggers.get(&uid)
+    }
+
+    /// Changes the snapshot. May take milliseconds where something has to be compiled; readers do not wait for it.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
+        let mut index = self.0.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut index);
+        let counts = index.counts();
+        drop(index);
+        self.0.metrics.routes(counts.served, counts.unserved, counts.plugins_invalid, counts.triggers_invalid);
+        self.0.version.send_modify(|version| *version += 1);
+        result
+    }
+
+    /// Says that the snapshot is complete; from now on what is not in it does not exist.
+    pub fn set_synced(&self) {
+        self.0.synced.send_replace(true);
+    }
+
+    /// Whether the snapshot has been complete once.
+    pub fn is_synced(&self) -> bool {
+        *self.0.synced.borrow()
+    }
+
+    /// Waits until the snapshot is complete.
+    pub async fn synced(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// Whether exactly this route is served.
+    pub fn serves(&self, route: &PublishedRoute) -> bool {
+        self.by_token(&route.token).is_some_and(|served| *served.published == *route)
+    }
+
+    /// Waits until exactly this route is served: the same token, secrets and events. Give it a time limit: a route whose
+    /// plugin does not compile is never served.
+    pub async fn confirmed(&self, route: &PublishedRoute) {
+        self.until(|| self.serves(route)).await;
+    }
+
+    /// Waits until the route of the Subscription with this UID is no longer served.
+    pub async fn forgotten(&self, uid: Uuid) {
+        self.until(|| matches!(self.by_uid(uid), Lookup::Gone)).await;
+    }
+
+    /// Tells of every change of the snapshot.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.version.subscribe()
+    }
+
+    async fn until(&self, condition: impl Fn() -> bool) {
+        let mut version = self.0.version.subscribe();
+        while !condition() {
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The index, fed in every order.
+
+mod watching;
+
+use super::*;
+use crate::api::{Mode, NameRef, Runner};
+use serde_json::json;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// A plugin with the events `push` (parameter `branch`, variable `ref`) and `issue`, verified by a token.
+pub(crate) fn plugin_spec() -> TriggerPluginSpec {
+    serde_json::from_value(json!({
+        "displayName": "Forge",
+        "allowedOrigins": ["https://forge.example"],
+        "callback": {
+            "verification": [
+                {"hmac": {"header": "X-Signature", "algorithm": "sha256", "encoding": "hex"}},
+                {"token": {"header": "X-Token"}},
+            ],
+            "event": "request.headers['x-event']",
+            "deliveryID": "request.headers['x-delivery']",
+        },
+        "events": [
+            {
+                "name": "push",
+                "title": "Push",
+                "parameters": {"branch": {"schema": {"type": "string"}, "match": "body.ref == value"}},
+                "variables": {"ref": {"type": "string", "value": "body.ref"}},
+            },
+            {"name": "issue", "title": "Issue"},
+        ],
+    }))
+    .unwrap()
+}
+
+/// A plugin that does not compile.
+fn broken_spec() -> TriggerPluginSpec {
+    let mut spec = plugin_spec();
+    spec.callback.event = "request.headers[".to_owned();
+    spec
+}
+
+pub(crate) fn published(n: u128) -> PublishedRoute {
+    PublishedRoute {
+        token: format!("token-{n}"),
+        callback_secrets: vec![format!("secret-{n}")],
+        uid: Uuid::from_u128(n),
+        namespace: "team-a".into(),
+        name: format!("sub-{n}"),
+        plugin: "forge".into(),
+        events: vec!["push".into()],
+    }
+}
+
+pub(crate) fn trigger(n: u128, subscription: &str) -> Trigger {
+    let spec = WorkflowTriggerSpec {
+        subscription_ref: NameRef { name: subscription.to_owned() },
+        event: "push".into(),
+        parameters: serde_json::Map::new(),
+        filter: None,
+        workflow: format!("workflow-{n}"),
+        mode: Mode::Published,
+        runner: Runner { url: Some("http://127.0.0.1:1/".into()), service: None },
+        delivery: Default::default(),
+    };
+    Trigger { uid: Uuid::from_u128(1000 + n), namespace: "team-a".into(), name: format!("trigger-{n}"), spec }
+}
+
+fn handle() -> Handle {
+    Handle::new(Metrics::new())
+}
+
+fn rule_names(handle: &Handle, n: u128) -> Vec<String> {
+    match handle.by_uid(Uuid::from_u128(n)) {
+        Lookup::Served(route) => route.rules().iter().map(|rule| rule.trigger.name.clone()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_order_of_arrival_does_not_matter() {
+    let steps: [fn(&mut Index); 3] = [
+        |index| index.apply_plugin("forge", &plugin_spec()),
+        |index| index.apply_route(published(1)),
+        |index| index.apply_trigger(trigger(1, "sub-1")),
+    ];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let handle = handle();
+        for step in order {
+            handle.update(steps[step]);
+        }
+        assert!(handle.serves(&published(1)), "{order:?}");
+        assert_eq!(rule_names(&handle, 1), ["trigger-1"], "{order:?}");
+        assert!(handle.trigger(Uuid::from_u128(1001)).is_some());
+        let counts = handle.update(|index| index.counts());
+        assert_eq!(counts, Counts { served: 1, ..Counts::default() }, "{order:?}");
+    }
+}
+
+#[test]
+fn a_route_without_a_valid_plugin_is_unknown() {
+    let handle = handle();
+    handle.update(|index| index.apply_route(published(1)));
+    assert!(handle.by_token("token-1").is_none());
+    assert!(matches!(handle.by_uid(Uuid::from_u128(1)), Lookup::Waits { reason: WaitReason::PluginMissing, .. }));
+
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    assert!(handle.by_token("token-1").is_some());
+
+    handle.update(|index| index.apply_plugin("forge", &broken_spec()));
+    assert!(handle.by_token("token-1").is_none());
+    assert!(matches!(handle.by_uid(Uuid::from_u128(1)), Lookup::Waits { reason: WaitReason::PluginInvalid, .. }));
+    let counts = handle.update(|index| index.counts());
+    assert_eq!(counts, Counts { unserved: 1, plugins_invalid: 1, ..Counts::default() });
+
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    assert!(handle.by_token("token-1").is_some());
+    handle.update(|index| index.delete_plugin("forge"));
+    assert!(handle.by_token("token-1").is_none());
+    assert_eq!(handle.update(|index| index.counts()), Counts { unserved: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_changed_token_or_secret_replaces_the_old_one_at_once() {
+    let handle = handle();
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    handle.update(|index| index.apply_route(published(1)));
+    let rotated = PublishedRoute { callback_secrets: vec!["new".into(), "secret-1".into()], ..published(1) };
+    assert!(!handle.serves(&rotated));
+    handle.update(|index| index.apply_route(rotated.clone()));
+    assert!(handle.serves(&rotated) && !handle.serves(&published(1)));
+
+    let moved = PublishedRoute { token: "elsewhere".into(), ..published(1) };
+    handle.update(|index| index.apply_route(moved.clone()));
+    assert!(handle.serves(&moved) && handle.by_token("token-1").is_none());
+    handle.update(|index| index.delete_route(moved.uid));
+    assert!(handle.by_token("elsewhere").is_none() && matches!(handle.by_uid(moved.uid), Lookup::Gone));
+    assert_eq!(handle.update(|index| index.counts()), Counts::default());
+}
+
+#[test]
+fn a_recreated_subscription_keeps_its_url() {
+    let handle = handle();
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    let (old, new) = (published(1), PublishedRoute { uid: Uuid::from_u128(2), ..published(1) });
+    handle.update(|index| index.apply_trigger(trigger(1, "sub-1")));
+    handle.update(|index| index.apply_route(old.clone()));
+    handle.update(|index| index.apply_route(new.clone()));
+    assert!(handle.serves(&new));
+    handle.update(|index| index.delete_route(old.uid));
+    assert!(handle.serves(&new));
+    assert_eq!(rule_names(&handle, 2), ["trigger-1"]);
+
+    // The other way round: what is left is served, too.
+    handle.update(|index| index.apply_route(old.clone()));
+    handle.update(|index| index.delete_route(old.uid));
+    assert!(handle.serves(&new));
+}
+
+#[test]
+fn triggers_follow_their_spec() {
+    let handle = handle();
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    handle.update(|index| index.apply_route(published(1)));
+    handle.update(|index| index.apply_route(published(2)));
+    handle.update(|index| index.apply_trigger(trigger(1, "sub-1")));
+
+    let mut changed = trigger(1, "sub-1");
+    for mode in [Mode::Suspended, Mode::Draft] {
+        changed.spec.mode = mode;
+        handle.update(|index| index.apply_trigger(changed.clone()));
+        assert!(rule_names(&handle, 1).is_empty(), "{mode:?}");
+        assert!(handle.trigger(changed.uid).is_some(), "its deliveries go on");
+    }
+    handle.update(|index| index.apply_trigger(trigger(1, "sub-2")));
+    assert!(rule_names(&handle, 1).is_empty());
+    assert_eq!(rule_names(&handle, 2), ["trigger-1"]);
+
+    // The same name in another workspace is another trigger, and no Subscription of this one is its.
+    let foreign = Trigger { namespace: "team-b".into(), uid: Uuid::from_u128(7), ..trigger(1, "sub-1") };
+    handle.update(|index| index.apply_trigger(foreign));
+    assert!(rule_names(&handle, 1).is_empty());
+
+    handle.update(|index| index.delete_trigger("team-a", "trigger-1"));
+    assert!(rule_names(&handle, 2).is_empty());
+    assert!(handle.trigger(Uuid::from_u128(1001)).is_none() && handle.trigger(Uuid::from_u128(7)).is_some());
+}
+
+#[test]
+fn a_trigger_that_does_not_fit_says_why() {
+    let handle = handle();
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    handle.update(|index| index.apply_route(published(1)));
+    let mut wrong = trigger(1, "sub-1");
+    wrong.spec.filter = Some("variables.".into());
+    handle.update(|index| index.apply_trigger(wrong));
+    let Lookup::Served(route) = handle.by_uid(Uuid::from_u128(1)) else { panic!() };
+    let problem = route.rules()[0].compiled.as_ref().unwrap_err();
+    assert!(problem.contains("spec.filter"), "{problem}");
+    assert_eq!(handle.update(|index| index.counts().triggers_invalid), 1);
+
+    // A plugin that offers what the trigger asks for makes it right.
+    let mut asks = trigger(1, "sub-1");
+    asks.spec.event = "release".into();
+    handle.update(|index| index.apply_trigger(asks));
+    assert_eq!(handle.update(|index| index.counts().triggers_invalid), 1);
+    let mut spec = plugin_spec();
+    spec.events[1].name = "release".into();
+    handle.update(|index| index.apply_plugin("forge", &spec));
+    assert_eq!(handle.update(|index| index.counts().triggers_invalid), 0);
+    handle.update(|index| index.delete_trigger("team-a", "trigger-1"));
+    assert_eq!(handle.update(|index| index.counts()), Counts { served: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_new_list_drops_what_vanished_meanwhile() {
+    let handle = handle();
+    handle.update(|index| {
+        index.apply_plugin("forge", &plugin_spec());
+        index.apply_plugin("other", &broken_spec());
+        for n in 1..=3 {
+            index.apply_route(published(n));
+            index.apply_trigger(trigger(n, &format!("sub-{n}")));
+        }
+        index.retain_routes(&HashSet::from([Uuid::from_u128(2)]));
+        index.retain_triggers(&HashSet::from([("team-a".to_owned(), "trigger-2".to_owned())]));
+        index.retain_plugins(&HashSet::from(["forge".to_owned()]));
+    });
+    assert_eq!(handle.update(|index| index.counts()), Counts { served: 1, ..Counts::default() });
+    assert!(handle.serves(&published(2)) && handle.by_token("token-1").is_none());
+    assert!(handle.trigger(Uuid::from_u128(1003)).is_none());
+}
+
+#[test]
+fn ten_thousand_routes_change_cheaply() {
+    let handle = handle();
+    for n in 0..10_000 {
+        handle.update(|index| index.apply_route(published(n)));
+    }
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    assert_eq!(handle.update(|index| index.counts().served), 10_000);
+
+    let started = Instant::now();
+    for n in 0..1000 {
+        let rotated = PublishedRoute { callback_secrets: vec!["new".into()], ..published(n) };
+        handle.update(|index| index.apply_route(rotated));
+    }
+    let each = started.elapsed() / 1000;
+    assert!(each < Duration::from_millis(2), "{each:?}");
+    assert!(handle.by_token("token-9999").is_some() && handle.by_token("token-10000").is_none());
+}
+
+#[tokio::test]
+async fn what_is_awaited_is_told() {
+    let handle = handle();
+    handle.update(|index| index.apply_plugin("forge", &plugin_spec()));
+    let waits = {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            handle.synced().await;
+            handle.confirmed(&published(1)).await;
+            handle.forgotten(published(1).uid).await;
+        })
+    };
+    for step in 0..4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(!waits.is_finished(), "{step}");
+        match step {
+            0 => handle.set_synced(),
+            1 => handle.update(|index| {
+                index.apply_route(PublishedRoute { callback_secrets: Vec::new(), ..published(1) });
+            }),
+            2 => handle.update(|index| index.apply_route(published(1))),
+            _ => handle.update(|index| index.delete_route(published(1).uid)),
+        }
+    }
+    tokio::time::timeout(Duration::from_secs(5), waits).await.unwrap().unwrap();
+}
+
+#[test]
+fn long_tokens_are_not_looked_up() {
+    let handle = handle();
+    handle.update(|index| {
+        index.apply_plugin("forge", &plugin_spec());
+        index.apply_route(PublishedRoute { token: "x".repeat(257), ..published(1) });
+    });
+    assert!(handle.by_token(&"x".repeat(257)).is_none());
+}

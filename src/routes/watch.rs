@@ -1,0 +1,201 @@
+//! Feeds the snapshot from the API server.
+
+use super::{Handle, Index, Trigger};
+use crate::api::{PUBLISHED_LABEL, PublishedRoute, TriggerPlugin, WorkflowTrigger};
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+use std::fmt::Debug;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+/// Follows TriggerPlugins, published routes and WorkflowTriggers for ever; what it knows stays in force while the API
+/// server is away. Once all three were listed, the handle is synced.
+///
+/// Never returns; to stop it, drop it.
+pub async fn watch(client: Client, ingress_namespace: &str, handle: Handle) {
+    let everywhere = watcher::Config::default();
+    let published = watcher::Config::default().labels(PUBLISHED_LABEL);
+    let (listed, mut lists) = tokio::sync::mpsc::channel(3);
+    let plugins = follow::<Plugins>(Api::all(client.clone()), everywhere.clone(), &handle, listed.clone());
+    let routes =
+        follow::<Routes>(Api::namespaced(client.clone(), ingress_namespace), published, &handle, listed.clone());
+    let triggers = follow::<Triggers>(Api::all(client), everywhere, &handle, listed);
+    let sync = async {
+        for _ in 0..3 {
+            lists.recv().await;
+        }
+        info!("the routes are known");
+        handle.set_synced();
+    };
+    tokio::join!(plugins, routes, triggers, sync);
+}
+
+/// What one kind of object means to the index.
+trait Source: 'static {
+    type Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static;
+    const KIND: &'static str;
+
+    /// Takes an object, or forgets it if it is of no use.
+    fn apply(index: &mut Index, key: &Name, object: Option<Self::Object>);
+    /// Forgets an object.
+    fn delete(index: &mut Index, key: &Name);
+    /// Forgets all objects but these.
+    fn retain(index: &mut Index, keys: &HashSet<Name>);
+}
+
+/// Namespace (empty for cluster-scoped objects) and name.
+type Name = (String, String);
+
+struct Plugins;
+struct Routes;
+struct Triggers;
+
+impl Source for Plugins {
+    type Object = TriggerPlugin;
+    const KIND: &'static str = "TriggerPlugin";
+
+    fn apply(index: &mut Index, key: &Name, object: Option<TriggerPlugin>) {
+        match object {
+            Some(plugin) => index.apply_plugin(&key.1, &plugin.spec),
+            None => index.delete_plugin(&key.1),
+        }
+    }
+
+    fn delete(index: &mut Index, key: &Name) {
+        index.delete_plugin(&key.1);
+    }
+
+    fn retain(index: &mut Index, keys: &HashSet<Name>) {
+        index.retain_plugins(&keys.iter().map(|(_, name)| name.clone()).collect());
+    }
+}
+
+impl Source for Routes {
+    type Object = Secret;
+    const KIND: &'static str = "Secret";
+
+    fn apply(index: &mut Index, key: &Name, object: Option<Secret>) {
+        match object.as_ref().map(PublishedRoute::from_secret) {
+            Some(Ok(route)) if PublishedRoute::secret_name(route.uid) == key.1 => index.apply_route(route),
+            Some(Err(problem)) => {
+                warn!(problem, "a published route cannot be read: not served");
+                Self::delete(index, key);
+            }
+            _ => {
+                warn!(secret = key.1, "a published route cannot be read: not served");
+                Self::delete(index, key);
+            }
+        }
+    }
+
+    fn delete(index: &mut Index, key: &Name) {
+        if let Some(uid) = route_uid(&key.1) {
+            index.delete_route(uid);
+        }
+    }
+
+    fn retain(index: &mut Index, keys: &HashSet<Name>) {
+        index.retain_routes(&keys.iter().filter_map(|(_, name)| route_uid(name)).collect());
+    }
+}
+
+/// The UID in the name of a published Secret.
+fn route_uid(secret: &str) -> Option<Uuid> {
+    let uid = secret.rsplit_once("route-")?.1.parse().ok()?;
+    (PublishedRoute::secret_name(uid) == secret).then_some(uid)
+}
+
+impl Source for Triggers {
+    type Object = WorkflowTrigger;
+    const KIND: &'static str = "WorkflowTrigger";
+
+    fn apply(index: &mut Index, key: &Name, object: Option<WorkflowTrigger>) {
+        match object.and_then(Trigger::from_object) {
+            Some(trigger) => index.apply_trigger(trigger),
+            None => Self::delete(index, key),
+        }
+    }
+
+    fn delete(index: &mut Index, key: &Name) {
+        index.delete_trigger(&key.0, &key.1);
+    }
+
+    fn retain(index: &mut Index, keys: &HashSet<Name>) {
+        index.retain_triggers(keys);
+    }
+}
+
+/// Follows one kind.
+///
+/// An object that cannot be decoded must not hold up the others, so each is decoded by itself.
+async fn follow<S: Source>(
+    api: Api<DeserializeGuard<S::Object>>,
+    config: watcher::Config,
+    handle: &Handle,
+    listed: tokio::sync::mpsc::Sender<()>,
+) {
+    let (mut seen, mut listed) = (HashSet::new(), Some(listed));
+    loop {
+        let mut events = std::pin::pin!(watcher(api.clone(), config.clone()).default_backoff());
+        loop {
+            let event = match events.try_next().await {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(error) => {
+                    warn!(kind = S::KIND, %error, "the API server cannot be followed; what is known stays in force");
+                    continue;
+                }
+            };
+            match event {
+                Event::Init => seen.clear(),
+                Event::InitApply(object) => {
+                    seen.insert(name(&object));
+                    apply::<S>(handle, object).await;
+                }
+                Event::InitDone => {
+                    let keys = std::mem::take(&mut seen);
+                    update(handle, move |index| S::retain(index, &keys)).await;
+                    if let Some(first) = listed.take() {
+                        let _ = first.send(()).await;
+                    }
+                }
+                Event::Apply(object) => apply::<S>(handle, object).await,
+                Event::Delete(object) => update(handle, move |index| S::delete(index, &name(&object))).await,
+            }
+        }
+    }
+}
+
+fn name<K: Resource>(object: &K) -> Name {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+async fn apply<S: Source>(handle: &Handle, object: DeserializeGuard<S::Object>) {
+    update(handle, move |index| {
+        let key = name(&object);
+        let object = match object.0 {
+            Ok(object) => Some(object),
+            Err(invalid) => {
+                warn!(kind = S::KIND, namespace = key.0, name = key.1, error = invalid.error, "cannot be decoded");
+                None
+            }
+        };
+        S::apply(index, &key, object);
+    })
+    .await;
+}
+
+/// Compiling may take milliseconds, and a plugin's change recompiles all triggers of its Subscriptions: not something to
+/// do on a thread that accepts requests.
+async fn update(handle: &Handle, change: impl FnOnce(&mut Index) + Send + 'static) {
+    let handle = handle.clone();
+    if tokio::task::spawn_blocking(move || handle.update(change)).await.is_err() {
+        warn!("an object could not be taken into the routes");
+    }
+}
