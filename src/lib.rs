@@ -4,7 +4,9 @@
 //! `api` ← `plugin` ← `routes` ← `ingress`, `delivery`; `api` ← `plugin` ← `external` ← `controller`.
 
 pub mod api;
+pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod delivery;
 pub mod external;
 pub mod ingress;

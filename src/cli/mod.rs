@@ -1,0 +1,66 @@
+//! What a user types.
+
+mod run;
+
+use crate::api::{all_crds, to_yaml};
+use crate::config::{LogFormat, RunOptions};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use kube::ResourceExt;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Starts workflows on the events of external systems
+#[derive(Debug, Parser)]
+#[command(name = "bellhop", version)]
+pub struct Cli {
+    /// How log lines are written
+    #[arg(long, env = "BELLHOP_LOG_FORMAT", default_value = "auto", value_enum, global = true)]
+    log_format: LogFormat,
+
+    /// Which log lines are written, such as `info` or `bellhop=debug`
+    #[arg(long, env = "BELLHOP_LOG", default_value = "info", global = true)]
+    log: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run controller and ingress in one process
+    Run(Box<RunOptions>),
+    /// Print the CustomResourceDefinitions as YAML
+    Crds {
+        /// Write one file for each into this directory instead
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What went wrong, for people, as a chain of causes.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Run(options) => {
+            crate::telemetry::init(cli.log_format, &cli.log)?;
+            run::run(*options)
+        }
+        Command::Crds { dir: None } => {
+            let mut out = std::io::stdout().lock();
+            for crd in all_crds() {
+                write!(out, "---\n{}", to_yaml(&crd)?)?;
+            }
+            Ok(())
+        }
+        Command::Crds { dir: Some(dir) } => {
+            for crd in all_crds() {
+                let path = dir.join(format!("{}.yaml", crd.name_any()));
+                std::fs::write(&path, to_yaml(&crd)?).with_context(|| path.display().to_string())?;
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Makes the cluster and the external systems what the resources say. One folder a kind.
+//!
+//! This is the only part that holds credentials of external systems, and the only writer of statuses.
+
+pub mod custody;
+pub mod installation;
+mod orphans;
+mod plugins;
+pub mod slots;
+mod subscription;
+mod trigger_plugin;
+mod watch;
+mod workflow_trigger;
+
+pub use plugins::{PluginState, Plugins};
+pub use subscription::Blocked;
+
+use crate::api::{Subscription, WorkflowTrigger};
+use crate::config::RunOptions;
+use crate::delivery::Runners;
+use crate::external;
+use crate::routes;
+use crate::telemetry::Metrics;
+use custody::Vault;
+use installation::InstallationKey;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::object::HasStatus;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use slots::Ledgers;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// First and longest pause between two passes that fail.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Pause before something is tried again that a person most likely has to mend first.
+const SLOW: Duration = Duration::from_secs(600);
+
+/// Why a pass has not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The API server refused or did not answer.
+    #[error("the API server: {0}")]
+    Api(#[source] Box<kube::Error>),
+    /// Somebody else was faster; the next pass sees what they did.
+    #[error("{0} was changed at the same moment")]
+    Conflict(String),
+    /// Something that Bellhop itself had written cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The object cannot go on, for a reason that its conditions tell.
+    #[error("{}", .0.message)]
+    Blocked(Box<Blocked>),
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.is_conflict() => Failure::Conflict(status.message.clone()),
+            error => Failure::Api(Box::new(error)),
+        }
+    }
+}
+
+impl From<Blocked> for Failure {
+    fn from(blocked: Blocked) -> Self {
+        Failure::Blocked(Box::new(blocked))
+    }
+}
+
+/// When a pass is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// When something that is watched changes.
+    OnChange,
+    /// With growing pauses.
+    Backoff,
+    /// After ten minutes, with jitter.
+    Slow,
+    /// After this pause.
+    After(Duration),
+}
+
+/// What every controller works with.
+pub struct Context {
+    client: kube::Client,
+    options: RunOptions,
+    external: external::Client,
+    routes: routes::Handle,
+    metrics: Metrics,
+    runners: Runners,
+    recorder: Recorder,
+    key: InstallationKey,
+    vault: Vault,
+    ledgers: Ledgers,
+    plugins: Plugins,
+    subscriptions: Store<Subscription>,
+    triggers: Store<WorkflowTrigger>,
+    accepting: tokio::sync::Mutex<()>,
+    attempts: Mutex<HashMap<Uuid, u32>>,
+}
+
+/// Runs all controllers until `shutdown`.
+///
+/// # Errors
+/// The API server does not answer at the start, or the installation key cannot be read or made.
+pub async fn run(
+    client: kube::Client,
+    options: RunOptions,
+    routes: routes::Handle,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    installation::ensure_namespaces(&client, &[&options.namespace, &options.ingress_namespace]).await?;
+    let key = installation::ensure_key(&client, &options.namespace).await?;
+    let runners = Runners::new(&options.cluster_domain, &options.allow_runner_origins).map_err(anyhow::Error::msg)?;
+    let policy = external::address::AddressPolicy::new(options.allow_addresses.clone());
+    let all = watcher::Config::default;
+    let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
+        watch::follow(Api::all(client.clone()), all(), shutdown.clone());
+    let (subscriptions, [own_subscriptions, neighbours, users, subscriptions_of_triggers, live]) =
+        watch::follow(Api::all(client.clone()), all(), shutdown.clone());
+    let (triggers, [own_triggers, triggers_of_subscriptions]) =
+        watch::follow(Api::all(client.clone()), all(), shutdown.clone());
+    let context = Arc::new(Context {
+        external: external::Client::new(policy)?,
+        routes,
+        metrics,
+        runners,
+        recorder: Recorder::new(client.clone(), Reporter { controller: "bellhop".to_owned(), instance: None }),
+        key,
+        vault: Vault::new(client.clone(), &options.namespace),
+        ledgers: Ledgers::new(client.clone(), &options.namespace),
+        plugins: Plugins::new(plugins),
+        subscriptions,
+        triggers,
+        accepting: tokio::sync::Mutex::new(()),
+        attempts: Mutex::default(),
+        client,
+        options,
+    });
+    let of_plugins = trigger_plugin::Followed { plugins: own_plugins, subscriptions: users };
+    let of_subscriptions = subscription::Followed {
+        subscriptions: own_subscriptions,
+        neighbours,
+        plugins: plugins_of_subscriptions,
+        triggers: triggers_of_subscriptions,
+    };
+    let of_triggers = workflow_trigger::Followed {
+        triggers: own_triggers,
+        subscriptions: subscriptions_of_triggers,
+        plugins: plugins_of_triggers,
+    };
+    tokio::join!(
+        trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
+        subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
+        workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
+        orphans::run(live, context.clone(), shutdown.clone()),
+    );
+    Ok(())
+}
+
+/// The configuration of a controller; without it, kube works on any number of objects at once.
+fn config(concurrency: u16) -> Config {
+    Config::default().concurrency(concurrency).debounce(Duration::from_millis(50))
+}
+
+impl Context {
+    /// Waits until every cache has had its first list, so that "there is none" means that there is none.
+    async fn ready(&self) {
+        // A dropped writer means that the process is shutting down; the pass then fails by itself.
+        let _ =
+            tokio::join!(self.plugins.ready(), self.subscriptions.wait_until_ready(), self.triggers.wait_until_ready());
+    }
+
+    /// Writes a status by server-side apply.
+    async fn apply_status<K>(&self, manager: &str, api: &Api<K>, object: &K, status: &K::Status) -> Result<(), Failure>
+    where
+        K: Resource<DynamicType = ()> + HasStatus + Clone + Debug + DeserializeOwned,
+        K::Status: Serialize,
+    {
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"name": object.name_any(), "uid": object.uid()},
+            "status": status,
+        });
+        let written =
+            api.patch_status(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(patch)).await;
+        ignore_not_found(written)
+    }
+
+    /// Publishes an event of type Normal on an object.
+    async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: impl Into<String>) {
+        self.publish(object, EventType::Normal, reason, note.into()).await;
+    }
+
+    /// Publishes an event of type Warning on an object.
+    async fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: impl Into<String>) {
+        self.publish(object, EventType::Warning, reason, note.into()).await;
+    }
+
+    async fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, note: String) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            // The API server refuses more than 1 kB.
+            note: Some(note.chars().take(250).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+            // Never worth failing for; in a terminating namespace the API server refuses every new event.
+            tracing::debug!(%error, reason, "an event could not be published");
+        }
+    }
+
+    /// The next pass for an object, after one that came to its end.
+    fn requeue(&self, uid: Uuid, retry: Option<Retry>) -> Action {
+        match retry {
+            None | Some(Retry::OnChange) => {
+                self.forget(uid);
+                Action::await_change()
+            }
+            Some(Retry::Backoff) => Action::requeue(self.next_pause(uid)),
+            Some(Retry::Slow) => Action::requeue(jittered(SLOW)),
+            Some(Retry::After(pause)) => Action::requeue(pause.max(self.next_pause(uid))),
+        }
+    }
+
+    /// The next pass for an object, after one that failed.
+    fn requeue_failed<K: Resource<DynamicType = ()>>(&self, object: &K, failure: &Failure) -> Action {
+        let (kind, name) = (K::kind(&()), object.name_any());
+        let namespace = object.namespace().unwrap_or_default();
+        match failure {
+            Failure::Conflict(_) | Failure::Blocked(_) => {
+                tracing::debug!(%kind, namespace, name, %failure, "to be tried again");
+            }
+            _ => tracing::warn!(%kind, namespace, name, error = %failure, "a pass has failed"),
+        }
+        let Ok(uid) = uid_of(object) else { return Action::requeue(SLOW) };
+        match failure {
+            Failure::Blocked(blocked) => match Retry::from(&**blocked) {
+                // A deletion is never left to chance: it has a deadline.
+                Retry::OnChange => Action::requeue(self.next_pause(uid)),
+                retry => self.requeue(uid, Some(retry)),
+            },
+            _ => Action::requeue(self.next_pause(uid)),
+        }
+    }
+
+    fn next_pause(&self, uid: Uuid) -> Duration {
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = attempts.entry(uid).or_insert(0);
+        *count += 1;
+        backoff(*count)
+    }
+
+    fn forget(&self, uid: Uuid) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+    }
+}
+
+/// The pause after `attempts` failures in a row: doubling from one second to five minutes, with jitter.
+fn backoff(attempts: u32) -> Duration {
+    let (first, longest) = BACKOFF;
+    jittered(first.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(longest))
+}
+
+/// Between half of `pause` and all of it, so that what failed together does not come back together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+/// The UID of an object that came from the API server.
+fn uid_of<K: Resource>(object: &K) -> Result<Uuid, Failure> {
+    let uid = object.meta().uid.as_deref().unwrap_or_default();
+    uid.parse().map_err(|_| Failure::Unreadable(format!("metadata.uid: {uid:?} is not a UUID")))
+}
+
+/// Turns the answer 404 to a deletion or a patch into success.
+fn ignore_not_found<T>(result: Result<T, kube::Error>) -> Result<(), Failure> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_five_minutes_and_are_jittered() {
+        for (attempts, full) in [(1, 1.0), (2, 2.0), (5, 16.0), (30, 300.0), (u32::MAX, 300.0)] {
+            for _ in 0..50 {
+                let pause = backoff(attempts).as_secs_f64();
+                assert!(pause >= full / 2.0 && pause <= full, "{attempts}: {pause}");
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What to do next for a Subscription: decided from what is known, without I/O.
+//!
+//! Each pass begins from what is stored, does the first step that is missing, and stores what came of it. A controller
+//! that is killed between two steps therefore goes on where it stopped.
+
+use super::Blocked;
+use crate::api::{Subscription, reason, type_};
+use crate::controller::PluginState;
+use crate::controller::custody::{Custody, WebhookState};
+use std::collections::BTreeMap;
+
+/// What a Subscription's Secret holds, or why it cannot be used.
+pub type Credentials = Result<BTreeMap<String, String>, Blocked>;
+
+/// The next step.
+#[derive(Debug)]
+pub enum Step {
+    /// Take a slot and store the accepted spec with these events.
+    Accept {
+        /// The pinned events.
+        events: Vec<String>,
+    },
+    /// Publish the route and wait until the ingress serves it.
+    Publish,
+    /// Ask the external system whether the credentials are good.
+    Authorize {
+        /// What the Secret holds.
+        credentials: BTreeMap<String, String>,
+    },
+    /// Find or create the webhook.
+    Register,
+    /// Nothing is missing.
+    Finished,
+    /// Nothing can be done now.
+    Blocked(Blocked),
+}
+
+/// Decides the next step.
+///
+/// `route_live` says whether the ingress serves the custody's route.
+pub fn next(
+    subscription: &Subscription,
+    plugin: &PluginState,
+    custody: Option<&Custody>,
+    credentials: Option<&Credentials>,
+    route_live: bool,
+) -> Step {
+    if let Some(custody) = custody
+        && !custody.matches(subscription)
+    {
+        return Step::Blocked(Blocked::stalled(
+            type_::READY,
+            reason::SPEC_CHANGED,
+            "spec: it differs from what was accepted, although a Subscription cannot be changed; \
+             delete the Subscription and create a new one",
+        ));
+    }
+    // Once accepted, a plugin that is missing or broken makes the Subscription unready and loses nothing.
+    let blocked_at = if custody.is_some() { type_::READY } else { type_::ACCEPTED };
+    let name = &subscription.spec.plugin_ref.name;
+    let plugin = match plugin {
+        PluginState::Ready(plugin) => plugin,
+        PluginState::NotFound => {
+            return Step::Blocked(Blocked::waiting(
+                blocked_at,
+                reason::PLUGIN_NOT_FOUND,
+                format!(
+                    "spec.pluginRef.name: there is no TriggerPlugin \"{name}\"; `kubectl get triggerplugins` lists them"
+                ),
+            ));
+        }
+        PluginState::Broken(mistakes) => {
+            return Step::Blocked(Blocked::waiting(
+                blocked_at,
+                reason::PLUGIN_NOT_READY,
+                format!("TriggerPlugin \"{name}\" has mistakes: {mistakes}"),
+            ));
+        }
+    };
+    let Some(custody) = custody else { return accept(subscription, plugin) };
+    if !route_live {
+        return Step::Publish;
+    }
+    match credentials {
+        None => {}
+        Some(Err(blocked)) => return Step::Blocked(blocked.clone()),
+        Some(Ok(credentials)) if *credentials != custody.credentials => {
+            return Step::Authorize { credentials: credentials.clone() };
+        }
+        Some(Ok(_)) => {}
+    }
+    match custody.webhook {
+        WebhookState::Registered { .. } => Step::Finished,
+        WebhookState::None | WebhookState::Creating => Step::Register,
+    }
+}
+
+fn accept(subscription: &Subscription, plugin: &crate::plugin::Plugin) -> Step {
+    let refuse = |reason, message: String| Step::Blocked(Blocked::stalled(type_::ACCEPTED, reason, message));
+    let spec = &subscription.spec;
+    let method = spec.authorization.method();
+    if method == "manual" || method == "oauth2" {
+        return refuse(
+            reason::METHOD_NOT_OFFERED,
+            format!("spec.authorization.{method}: this version of Bellhop offers apiKey only"),
+        );
+    }
+    if !plugin.offers().contains(&method) {
+        return refuse(
+            reason::METHOD_NOT_OFFERED,
+            format!(
+                "spec.authorization.{method}: the plugin \"{}\" does not offer it; it offers {}",
+                plugin.name(),
+                plugin.offers().join(", ")
+            ),
+        );
+    }
+    if let Err(mistakes) = plugin.check_parameters(&spec.parameters) {
+        return refuse(reason::INVALID_PARAMETERS, crate::plugin::join(&mistakes));
+    }
+    match plugin.pin_events(spec.events.as_deref()) {
+        Ok(events) => Step::Accept { events },
+        Err(mistake) => refuse(reason::UNKNOWN_EVENT, mistake.to_string()),
+    }
+}

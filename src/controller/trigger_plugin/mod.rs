@@ -1,0 +1,139 @@
+//! The controller of TriggerPlugins: says whether they compile, and holds those that are in use.
+
+use super::subscription::Blocked;
+use super::watch::{Changes, stream};
+use super::{Context, Failure, uid_of};
+use crate::api::{Conditions, FINALIZER, Is, Subscription, TriggerPlugin, TriggerPluginStatus, reason, type_};
+use crate::plugin::Mistake;
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::ObjectRef;
+use serde_json::json;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Field manager of what this controller writes.
+const FIELD_MANAGER: &str = "bellhop-triggerplugin";
+/// TriggerPlugins that are worked on at once.
+const CONCURRENCY: u16 = 4;
+
+/// The changes that the controller follows.
+pub struct Followed {
+    /// Its own kind.
+    pub plugins: Changes<TriggerPlugin>,
+    /// What refers to its TriggerPlugins.
+    pub subscriptions: Changes<Subscription>,
+}
+
+/// Runs the controller until `shutdown`.
+pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
+    let of_subscription =
+        |subscription: Subscription| [ObjectRef::<TriggerPlugin>::new(&subscription.spec.plugin_ref.name)];
+    Controller::for_stream(stream(followed.plugins), context.plugins.store().clone())
+        .with_config(super::config(CONCURRENCY))
+        .watches_stream(stream(followed.subscriptions), of_subscription)
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |plugin, failure, context| context.requeue_failed(&*plugin, failure), context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(plugin: Arc<TriggerPlugin>, context: Arc<Context>) -> Result<Action, Failure> {
+    context.ready().await;
+    let result = keep(&context, &plugin).await;
+    context.metrics.reconciled("TriggerPlugin", if result.is_ok() { "ok" } else { "failed" });
+    result
+}
+
+async fn keep(context: &Context, plugin: &TriggerPlugin) -> Result<Action, Failure> {
+    let users = users(context, &plugin.name_any());
+    let status = status(plugin, &users, context.plugins.compile(plugin).err().as_deref(), Time(Timestamp::now()));
+    if plugin.status.as_ref() != Some(&status) {
+        let api = Api::<TriggerPlugin>::all(context.client.clone());
+        context.apply_status(FIELD_MANAGER, &api, plugin, &status).await?;
+    }
+    if users.is_empty() && is_held(plugin) {
+        set_held(context, plugin, false).await?;
+    }
+    Ok(context.requeue(uid_of(plugin)?, None))
+}
+
+/// The Subscriptions of a plugin, as `namespace/name`: those that are accepted or about to be. Those that are being
+/// deleted still need it, those that were refused do not.
+fn users(context: &Context, plugin: &str) -> Vec<String> {
+    let users = context.subscriptions.state_filter(|subscription| {
+        let mut conditions = subscription.status.iter().flat_map(|status| &status.conditions);
+        let refused = conditions.any(|c| c.type_ == type_::ACCEPTED && c.status == Is::False.as_str());
+        subscription.spec.plugin_ref.name == plugin && !refused
+    });
+    let mut names: Vec<_> =
+        users.iter().map(|user| format!("{}/{}", user.namespace().unwrap_or_default(), user.name_any())).collect();
+    names.sort();
+    names
+}
+
+fn status(plugin: &TriggerPlugin, users: &[String], mistakes: Option<&Vec<Mistake>>, now: Time) -> TriggerPluginStatus {
+    let old = plugin.status.clone().unwrap_or_default();
+    let mut conditions = Conditions::new(&old.conditions, plugin.metadata.generation, now);
+    let deleting = plugin.metadata.deletion_timestamp.is_some();
+    match mistakes {
+        _ if deleting && !users.is_empty() => {
+            let named = users.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+            let message = format!("deleted when its {} Subscriptions are gone: {named}", users.len());
+            conditions.set(type_::READY, Is::False, reason::IN_USE, message);
+        }
+        Some(mistakes) => {
+            let message = crate::plugin::join(mistakes);
+            conditions.set(type_::READY, Is::False, reason::INVALID_PLUGIN, message.clone());
+            conditions.set(type_::STALLED, Is::True, reason::INVALID_PLUGIN, message);
+        }
+        None => {
+            let message = format!("{} events can be subscribed", plugin.spec.events.len());
+            conditions.set(type_::READY, Is::True, reason::READY, message);
+        }
+    }
+    TriggerPluginStatus {
+        observed_generation: plugin.metadata.generation,
+        conditions: conditions.finish(),
+        subscription_count: Some(u32::try_from(users.len()).unwrap_or(u32::MAX)),
+    }
+}
+
+/// Makes sure that the plugin stays as long as a Subscription needs it to delete its webhook.
+///
+/// The Subscription that is about to be accepted asks for it; this kind's own controller lets go when nobody is left.
+///
+/// # Errors
+/// [`Failure::Blocked`] if the plugin is being deleted, [`Failure::Conflict`] if it was changed at the same moment.
+pub async fn hold(context: &Context, name: &str) -> Result<(), Failure> {
+    let Some(plugin) = context.plugins.resource(name) else {
+        return Err(Failure::Conflict(format!("TriggerPlugin {name}")));
+    };
+    if plugin.metadata.deletion_timestamp.is_some() {
+        let message = format!("TriggerPlugin \"{name}\" is being deleted");
+        return Err(Blocked::waiting(type_::ACCEPTED, reason::PLUGIN_NOT_READY, message).into());
+    }
+    if is_held(&plugin) { Ok(()) } else { set_held(context, &plugin, true).await }
+}
+
+fn is_held(plugin: &TriggerPlugin) -> bool {
+    plugin.finalizers().iter().any(|name| name == FINALIZER)
+}
+
+/// Sets or removes the finalizer; with the version that was read, so that another controller's finalizer is safe, and
+/// so that a hold which was set meanwhile is not removed.
+async fn set_held(context: &Context, plugin: &TriggerPlugin, held: bool) -> Result<(), Failure> {
+    let mut finalizers = plugin.finalizers().to_vec();
+    finalizers.retain(|name| name != FINALIZER);
+    if held {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let patch = json!({"metadata": {"resourceVersion": plugin.resource_version(), "finalizers": finalizers}});
+    let api = Api::<TriggerPlugin>::all(context.client.clone());
+    let written = api.patch_metadata(&plugin.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+    super::ignore_not_found(written)
+}

@@ -1,0 +1,105 @@
+//! One watch for each kind, whatever the number of controllers that follow it.
+//!
+//! A follower is told of a change after the store has it. With a watch for each controller, one could react to a change
+//! while the store that it reads is still behind, and then nothing would wake it again.
+
+use futures::{Stream, StreamExt};
+use kube::Resource;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::hash::Hash;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+/// The changes of one kind, for one follower: objects that were added, changed or deleted.
+pub type Changes<K> = UnboundedReceiver<Result<K, watcher::Error>>;
+
+/// Follows a kind until `shutdown`: its store, and the changes for `N` followers.
+///
+/// The queues are without a bound, because a follower that did not read would hold up the others; every follower is a
+/// controller, which reads at once and remembers names only.
+pub fn follow<K, const N: usize>(
+    api: Api<K>,
+    config: watcher::Config,
+    shutdown: CancellationToken,
+) -> (Store<K>, [Changes<K>; N])
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..N).map(|_| unbounded_channel()).unzip();
+    let events = watcher(api, config).default_backoff().reflect(writer);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = pass_on(events, &senders) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    let receivers = receivers.try_into().unwrap_or_else(|_| unreachable!("there are N of them"));
+    (store, receivers)
+}
+
+/// As a stream, which is what a controller takes.
+pub fn stream<K: Send + 'static>(changes: Changes<K>) -> impl Stream<Item = Result<K, watcher::Error>> + Send {
+    futures::stream::unfold(changes, |mut changes| async move { changes.recv().await.map(|change| (change, changes)) })
+}
+
+async fn pass_on<K: Clone>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    senders: &[UnboundedSender<Result<K, watcher::Error>>],
+) {
+    let tell = |object: K| {
+        for sender in senders {
+            // A follower that has ended needs nothing any more.
+            let _ = sender.send(Ok(object.clone()));
+        }
+    };
+    // The store takes a list as a whole, at its end.
+    let mut listed = Vec::new();
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(object) | Event::Delete(object)) => tell(object),
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => listed.push(object),
+            Ok(Event::InitDone) => listed.drain(..).for_each(tell),
+            Err(error) => tracing::warn!(%error, "the API server cannot be followed; tried again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn named(name: &str) -> ConfigMap {
+        let metadata = kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+        ConfigMap { metadata, ..ConfigMap::default() }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_passed_on_when_it_is_complete() {
+        let (sender, mut changes) = unbounded_channel();
+        let (events, stream) = futures::channel::mpsc::unbounded();
+        let task = tokio::spawn(async move { pass_on(stream, &[sender]).await });
+        for event in [Event::Init, Event::InitApply(named("a"))] {
+            events.unbounded_send(Ok(event)).unwrap();
+        }
+        tokio::task::yield_now().await;
+        assert!(changes.try_recv().is_err());
+        for event in [Event::InitDone, Event::Delete(named("b"))] {
+            events.unbounded_send(Ok(event)).unwrap();
+        }
+        for expected in ["a", "b"] {
+            assert_eq!(changes.recv().await.unwrap().unwrap().metadata.name.as_deref(), Some(expected));
+        }
+        drop(events);
+        task.await.unwrap();
+    }
+}

@@ -1,0 +1,97 @@
+//! The controller of WorkflowTriggers: says whether they will fire, and if not, why.
+
+mod plan;
+
+use super::watch::{Changes, stream};
+use super::{Context, Failure, PluginState, uid_of};
+use crate::api::{Conditions, Is, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_};
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::Api;
+use kube::runtime::controller::{Action, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Field manager of what this controller writes.
+const FIELD_MANAGER: &str = "bellhop-workflowtrigger";
+/// WorkflowTriggers that are worked on at once.
+const CONCURRENCY: u16 = 8;
+
+/// The changes that the controller follows.
+pub struct Followed {
+    /// Its own kind.
+    pub triggers: Changes<WorkflowTrigger>,
+    /// What its WorkflowTriggers refer to.
+    pub subscriptions: Changes<Subscription>,
+    /// What those refer to.
+    pub plugins: Changes<TriggerPlugin>,
+}
+
+/// Runs the controller until `shutdown`.
+pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
+    let of_subscription = by_subscription(context.triggers.clone());
+    let of_plugin = by_plugin(context.triggers.clone(), context.subscriptions.clone());
+    Controller::for_stream(stream(followed.triggers), context.triggers.clone())
+        .with_config(super::config(CONCURRENCY))
+        .watches_stream(stream(followed.subscriptions), of_subscription)
+        .watches_stream(stream(followed.plugins), of_plugin)
+        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .run(reconcile, |trigger, failure, context| context.requeue_failed(&*trigger, failure), context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn by_subscription(store: Store<WorkflowTrigger>) -> impl Fn(Subscription) -> Vec<ObjectRef<WorkflowTrigger>> {
+    move |subscription| {
+        let of_it = store.state_filter(|trigger| names(trigger, &subscription));
+        of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
+    }
+}
+
+fn by_plugin(
+    triggers: Store<WorkflowTrigger>,
+    subscriptions: Store<Subscription>,
+) -> impl Fn(TriggerPlugin) -> Vec<ObjectRef<WorkflowTrigger>> {
+    move |plugin| {
+        let of_plugin = subscriptions.state_filter(|s| s.spec.plugin_ref.name == plugin.name_any());
+        let of_it = triggers.state_filter(|trigger| of_plugin.iter().any(|subscription| names(trigger, subscription)));
+        of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
+    }
+}
+
+fn names(trigger: &WorkflowTrigger, subscription: &Subscription) -> bool {
+    trigger.namespace() == subscription.namespace() && trigger.spec.subscription_ref.name == subscription.name_any()
+}
+
+async fn reconcile(trigger: Arc<WorkflowTrigger>, context: Arc<Context>) -> Result<Action, Failure> {
+    context.ready().await;
+    let result = keep(&context, &trigger).await;
+    context.metrics.reconciled("WorkflowTrigger", if result.is_ok() { "ok" } else { "failed" });
+    result
+}
+
+async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Failure> {
+    let subscription = context.subscriptions.find(|subscription| names(trigger, subscription));
+    let plugin = match &subscription {
+        Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name).await,
+        None => PluginState::NotFound,
+    };
+    let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners);
+    let old = trigger.status.clone().unwrap_or_default();
+    let mut conditions = Conditions::new(&old.conditions, trigger.metadata.generation, Time(Timestamp::now()));
+    let ready = if verdict.ready { Is::True } else { Is::False };
+    conditions.set(type_::READY, ready, verdict.reason, verdict.message.clone());
+    if verdict.stalled {
+        conditions.set(type_::STALLED, Is::True, verdict.reason, verdict.message);
+    }
+    let status =
+        WorkflowTriggerStatus { observed_generation: trigger.metadata.generation, conditions: conditions.finish() };
+    if trigger.status.as_ref() != Some(&status) {
+        let api = Api::<WorkflowTrigger>::namespaced(context.client.clone(), &trigger.namespace().unwrap_or_default());
+        context.apply_status(FIELD_MANAGER, &api, trigger, &status).await?;
+    }
+    Ok(context.requeue(uid_of(trigger)?, None))
+}
