@@ -1,0 +1,34 @@
+# Bellhop's commands. Everything that they make is under target/.
+
+CARGO ?= cargo
+
+.PHONY: help
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.PHONY: demo
+demo: ## The main job on real parts: a push runs a workflow (KEEP=1 leaves everything running)
+	$(CARGO) build --bins --example runner
+	$(CARGO) run --bin demo
+
+.PHONY: test
+test: lint ## Everything: format, clippy, and all tests, on a real control plane and a real Gitea
+	$(CARGO) run --bin parts
+	$(CARGO) test
+
+.PHONY: check
+check: lint ## The quick part: format, clippy, unit tests
+	$(CARGO) test --lib
+
+.PHONY: lint
+lint: ## Format and clippy, with warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+.PHONY: bench
+bench: ## Measure the ingress against a bare handler; writes target/bench.json
+	$(CARGO) bench --bench ingress
+
+.PHONY: crds
+crds: ## Write crds/ from the types
+	$(CARGO) run --bin bellhop -- crds --dir crds

@@ -1,0 +1,50 @@
+//! The request path never waits for the API server.
+
+use crate::bad_input::sign;
+use crate::support::{Own, PATIENCE, Workspace, callback_secret, callback_url};
+use anyhow::{Result, ensure};
+use bellhop_harness::world;
+
+#[tokio::test]
+async fn without_the_api_server_events_are_accepted_and_delivered() -> Result<()> {
+    let own = Own::start("outage", &[]).await?;
+    if own.control_plane.is_external() {
+        eprintln!("left out: the API server of an existing cluster is not stopped");
+        return Ok(());
+    }
+    let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "outage").await?;
+    let subscription = workspace.connect("acme-web", "review").await?;
+    let url = callback_url(&subscription)?;
+    let secret = callback_secret(&workspace.client, &subscription).await?;
+
+    own.control_plane.stop_api_server().await?;
+    workspace.push("main", "a.txt").await?;
+    workspace.runner.wait_for(1, PATIENCE).await?;
+    let body = br#"{"ref": "refs/heads/main"}"#;
+    for n in 0..20 {
+        let answer = reqwest::Client::new()
+            .post(&url)
+            .header("x-gitea-event", "push")
+            .header("x-gitea-delivery", format!("outage-{n}"))
+            .header("x-gitea-signature", sign(&secret, body))
+            .header("content-type", "application/json")
+            .body(body.to_vec())
+            .send()
+            .await?;
+        ensure!(answer.status() == 200, "{}", answer.status());
+    }
+    workspace.runner.wait_for(21, PATIENCE).await?;
+
+    own.control_plane.start_api_server().await?;
+    // What was watched before is watched again.
+    workspace.create_trigger(workspace.trigger("after", "acme-web")).await?;
+    workspace.trigger_is("after", "True", "Bound").await?;
+    workspace.push("main", "b.txt").await?;
+    workspace
+        .runner
+        .wait_until("the new trigger runs", PATIENCE, |runs| {
+            runs.iter().any(|run| run.header("ce-trigger") == Some("after"))
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The integration tests: one binary, against the real API server and the real Gitea.
+
+mod api_server;
+mod bad_input;
+mod cap;
+mod crash;
+mod creation;
+mod deletion;
+mod examples;
+mod schema;
+mod security;
+mod story;
+mod support;

@@ -1,0 +1,61 @@
+//! What the API server itself refuses, and that `crds/` is what the types say.
+
+use crate::support::Workspace;
+use anyhow::{Result, ensure};
+use bellhop::api::{all_crds, to_yaml};
+use kube::ResourceExt;
+use serde_json::json;
+
+#[test]
+fn the_files_in_crds_are_what_the_types_say() {
+    for crd in all_crds() {
+        let name = format!("crds/{}.yaml", crd.name_any());
+        let file = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&name));
+        assert!(
+            file.as_deref().is_ok_and(|file| file == to_yaml(&crd).unwrap()),
+            "{name} is not what the types say; `make crds` writes it"
+        );
+    }
+}
+
+#[tokio::test]
+async fn exactly_one_authorization_is_set() -> Result<()> {
+    let workspace = Workspace::shared("one-method").await?;
+    for authorization in
+        [json!({}), json!({"apiKey": {"secretRef": {"name": "a"}}, "manual": {}}), json!({"apiKey": {}})]
+    {
+        let mut object = workspace.subscription("acme-web");
+        object["spec"]["authorization"] = authorization.clone();
+        let api = kube::Api::<kube::api::DynamicObject>::namespaced_with(
+            workspace.client.clone(),
+            &workspace.namespace,
+            &kube::api::ApiResource::erase::<bellhop::api::Subscription>(&()),
+        );
+        let error = api.create(&Default::default(), &serde_json::from_value(object)?).await.unwrap_err().to_string();
+        ensure!(error.contains("exactly one of apiKey, oauth2 and manual") || error.contains("secretRef"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trigger_names_exactly_one_runner() -> Result<()> {
+    let workspace = Workspace::shared("one-runner").await?;
+    let mut object = workspace.trigger("review", "acme-web");
+    object["spec"]["runner"]["service"] = json!({"name": "runner", "port": 80});
+    let error = workspace.create_trigger(object).await.unwrap_err().to_string();
+    ensure!(error.contains("exactly one of service and url"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn kubectl_shows_what_a_person_looks_for() -> Result<()> {
+    let workspace = Workspace::shared("columns").await?;
+    workspace.connect("acme-web", "review").await?;
+    let table = workspace.control_plane.kubectl(["-n", &workspace.namespace, "get", "bellhop"]).await?;
+    for word in ["PLUGIN", "METHOD", "READY", "REASON", "WORKFLOWS", "apiKey", "Bound", "push"] {
+        ensure!(table.contains(word), "no {word} in\n{table}");
+    }
+    let wide = workspace.control_plane.kubectl(["-n", &workspace.namespace, "get", "bsub", "-o", "wide"]).await?;
+    ensure!(wide.contains("/hooks/"), "{wide}");
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! What the tests share: a Bellhop on the shared control plane, a Bellhop on one of its own, and workspaces.
+
+use anyhow::{Context, Result, ensure};
+use bellhop::api::{Condition, Subscription, WorkflowTrigger};
+use bellhop_harness::bellhop::{Bellhop, Options};
+use bellhop_harness::control_plane::ControlPlane;
+use bellhop_harness::gitea::{Gitea, User};
+use bellhop_harness::runner::Runner;
+use bellhop_harness::{eventually, world};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// Long enough for a busy machine, short enough for a person.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const NAMESPACE: &str = "bellhop-system";
+pub const INGRESS_NAMESPACE: &str = "bellhop-ingress";
+
+/// The Bellhop on the shared control plane. No test stops it.
+pub async fn shared() -> &'static Bellhop {
+    static BELLHOP: OnceCell<Bellhop> = OnceCell::const_new();
+    let start = async || {
+        let world = world::shared().await;
+        install(&world.control_plane).await?;
+        Bellhop::start(options("bellhop", &world.control_plane)).await
+    };
+    match BELLHOP.get_or_try_init(start).await {
+        Ok(bellhop) => bellhop,
+        Err(error) => panic!("the shared Bellhop does not start: {error:#}"),
+    }
+}
+
+/// How to run a Bellhop on this control plane.
+pub fn options(name: &str, control_plane: &ControlPlane) -> Options {
+    let binary = env!("CARGO_BIN_EXE_bellhop");
+    Options::new(binary, world::dir(), name, control_plane.kubeconfig(), NAMESPACE, INGRESS_NAMESPACE)
+        .args(["--log", "info,bellhop=debug"])
+}
+
+/// Applies the CRDs and the plugin of Gitea.
+pub async fn install(control_plane: &ControlPlane) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    control_plane.apply_file(&root.join("crds")).await?;
+    control_plane
+        .kubectl([
+            "wait",
+            "--for=condition=Established",
+            "crd/triggerplugins.bellhop.dev",
+            "crd/subscriptions.bellhop.dev",
+            "crd/workflowtriggers.bellhop.dev",
+        ])
+        .await?;
+    control_plane.apply_file(&root.join("examples/gitea-push/plugin.yaml")).await?;
+    Ok(())
+}
+
+/// A control plane and a Bellhop that a test may kill.
+pub struct Own {
+    pub control_plane: ControlPlane,
+    pub bellhop: Bellhop,
+}
+
+impl Own {
+    pub async fn start(name: &str, args: &[&str]) -> Result<Own> {
+        // Makes sure that what is needed is built, and that one Gitea runs.
+        world::shared().await;
+        let control_plane = ControlPlane::start(world::dir(), &format!("control-plane-{name}")).await?;
+        install(&control_plane).await?;
+        let options = options(&format!("bellhop-{name}"), &control_plane).args(args.iter().copied());
+        let bellhop = Bellhop::start(options).await?;
+        Ok(Own { control_plane, bellhop })
+    }
+}
+
+/// A namespace with a user, a repository and a runner of its own.
+pub struct Workspace<'a> {
+    pub control_plane: &'a ControlPlane,
+    pub gitea: &'a Gitea,
+    pub client: Client,
+    pub namespace: String,
+    pub user: User,
+    pub runner: Runner,
+    /// What the Subscriptions name as `baseURL`.
+    pub base_url: String,
+}
+
+pub const REPOSITORY: &str = "web";
+pub const SECRET: &str = "gitea-token";
+
+impl<'a> Workspace<'a> {
+    /// On the shared control plane, with the shared Bellhop running.
+    pub async fn shared(prefix: &str) -> Result<Workspace<'static>> {
+        shared().await;
+        let world = world::shared().await;
+        Workspace::new(&world.control_plane, &world.gitea, prefix).await
+    }
+
+    pub async fn new(control_plane: &'a ControlPlane, gitea: &'a Gitea, prefix: &str) -> Result<Workspace<'a>> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let namespace = control_plane.create_namespace(prefix).await?;
+        let user = gitea.create_user(&format!("{prefix}-{}", COUNT.fetch_add(1, Ordering::Relaxed))).await?;
+        note_secret(&user.token)?;
+        gitea.create_repository(&user, REPOSITORY).await?;
+        let workspace = Workspace {
+            client: control_plane.client().await?,
+            control_plane,
+            gitea,
+            namespace,
+            base_url: gitea.url(),
+            user,
+            runner: Runner::start()?,
+        };
+        workspace.put_secret(SECRET, Some("gitea"), &[("token", &workspace.user.token)]).await?;
+        Ok(workspace)
+    }
+
+    pub async fn put_secret(&self, name: &str, plugin: Option<&str>, data: &[(&str, &str)]) -> Result<()> {
+        let data: serde_json::Map<_, _> = data.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+        let mut secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": {}}, "stringData": data,
+        });
+        if let Some(plugin) = plugin {
+            secret["metadata"]["labels"] = json!({"bellhop.dev/credentials-for": plugin});
+        }
+        self.apply::<Secret>(name, &secret).await
+    }
+
+    async fn apply<K>(&self, name: &str, object: &Value) -> Result<()>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        self.api::<K>().patch(name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await?;
+        Ok(())
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A Subscription to the workspace's repository, with all events.
+    pub fn subscription(&self, name: &str) -> Value {
+        json!({
+            "apiVersion": "bellhop.dev/v1alpha1",
+            "kind": "Subscription",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "pluginRef": {"name": "gitea"},
+                "parameters": {"baseURL": self.base_url, "owner": self.user.name, "repository": REPOSITORY},
+                "authorization": {"apiKey": {"secretRef": {"name": SECRET}}},
+            },
+        })
+    }
+
+    /// A trigger that starts the workflow `NAME` on every push, with the workspace's runner.
+    pub fn trigger(&self, name: &str, subscription: &str) -> Value {
+        json!({
+            "apiVersion": "bellhop.dev/v1alpha1",
+            "kind": "WorkflowTrigger",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "subscriptionRef": {"name": subscription},
+                "event": "push",
+                "workflow": name,
+                "runner": {"url": format!("{}/runs", self.runner.url())},
+            },
+        })
+    }
+
+    pub async fn create_subscription(&self, object: Value) -> Result<Subscription> {
+        Ok(self.api().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    pub async fn create_trigger(&self, object: Value) -> Result<WorkflowTrigger> {
+        Ok(self.api().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    /// A Subscription and a trigger with these names, both ready.
+    pub async fn connect(&self, subscription: &str, trigger: &str) -> Result<Subscription> {
+        self.create_subscription(self.subscription(subscription)).await?;
+        self.create_trigger(self.trigger(trigger, subscription)).await?;
+        self.subscription_is(subscription, "Ready", "True", "").await?;
+        self.trigger_is(trigger, "True", "Bound").await?;
+        Ok(self.api().get(subscription).await?)
+    }
+
+    pub async fn push(&self, branch: &str, file: &str) -> Result<String> {
+        self.gitea.commit_file(&self.user, REPOSITORY, branch, file, "content", &format!("Add {file}")).await
+    }
+
+    pub async fn hooks(&self) -> Result<Vec<Value>> {
+        self.gitea.hooks(&self.user, REPOSITORY).await
+    }
+
+    /// Waits until a condition of a Subscription has this status and this reason (any, if empty); gives its message.
+    pub async fn subscription_is(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
+        let api = self.api::<Subscription>();
+        eventually(PATIENCE, &format!("Subscription {name}: {type_}={status} {reason}"), async || {
+            let subscription = api.get(name).await?;
+            let conditions = subscription.status.map(|status| status.conditions).unwrap_or_default();
+            condition_is(&conditions, type_, status, reason)
+        })
+        .await
+    }
+
+    /// The same for the condition Ready of a WorkflowTrigger.
+    pub async fn trigger_is(&self, name: &str, status: &str, reason: &str) -> Result<String> {
+        let api = self.api::<WorkflowTrigger>();
+        eventually(PATIENCE, &format!("WorkflowTrigger {name}: Ready={status} {reason}"), async || {
+            let trigger = api.get(name).await?;
+            let conditions = trigger.status.map(|status| status.conditions).unwrap_or_default();
+            condition_is(&conditions, "Ready", status, reason)
+        })
+        .await
+    }
+
+    pub async fn delete_subscription(&self, name: &str) -> Result<()> {
+        self.api::<Subscription>().delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    pub async fn is_gone(&self, name: &str) -> Result<()> {
+        let api = self.api::<Subscription>();
+        eventually(PATIENCE, &format!("Subscription {name} is gone"), async || {
+            ensure!(api.get_opt(name).await?.is_none(), "it is still there");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Writes what people can see of the workspace beside the logs, where the search for secrets finds it.
+    pub async fn collect(&self, bellhop: &Bellhop) -> Result<()> {
+        let kinds = "events,subscriptions.bellhop.dev,workflowtriggers.bellhop.dev,triggerplugins.bellhop.dev";
+        let seen = self.control_plane.kubectl(["-n", &self.namespace, "get", kinds, "-o", "yaml"]).await?;
+        std::fs::write(world::log_dir().join(format!("seen-{}.yaml", self.namespace)), seen)?;
+        std::fs::write(world::log_dir().join(format!("seen-{}.metrics", self.namespace)), bellhop.metrics().await?)?;
+        let custodies = Api::<Secret>::namespaced(self.client.clone(), NAMESPACE).list(&Default::default()).await?;
+        for secret in custodies {
+            let Some(json) = secret.data.as_ref().and_then(|data| data.get("custody.json")) else { continue };
+            let custody: Value = serde_json::from_slice(&json.0)?;
+            note_secret(custody["callbackSecret"].as_str().context("a custody has a callback secret")?)?;
+        }
+        Ok(())
+    }
+}
+
+fn condition_is(conditions: &[Condition], type_: &str, status: &str, reason: &str) -> Result<String> {
+    let found = conditions.iter().find(|condition| condition.type_ == type_);
+    let found = found.with_context(|| format!("no condition {type_} among {conditions:?}"))?;
+    ensure!(
+        found.status == status && (reason.is_empty() || found.reason == reason),
+        "{type_}={} {}: {}",
+        found.status,
+        found.reason,
+        found.message
+    );
+    Ok(found.message.clone())
+}
+
+/// Writes a secret into the list that the search for leaks goes through.
+pub fn note_secret(secret: &str) -> Result<()> {
+    let mut file = std::fs::File::options().create(true).append(true).open(world::dir().join("secrets"))?;
+    writeln!(file, "{secret}")?;
+    Ok(())
+}
+
+/// The callback URL of a Subscription.
+pub fn callback_url(subscription: &Subscription) -> Result<String> {
+    let address = subscription.status.as_ref().and_then(|status| status.address.clone());
+    Ok(address.with_context(|| format!("{} has no address", subscription.name_any()))?.url)
+}
+
+/// The callback secret of a Subscription, as only a test with all rights can read it.
+pub async fn callback_secret(client: &Client, subscription: &Subscription) -> Result<String> {
+    let uid = subscription.uid().context("it has a UID")?;
+    let secret = Api::<Secret>::namespaced(client.clone(), NAMESPACE).get(&format!("custody-{uid}")).await?;
+    let json = &secret.data.as_ref().and_then(|data| data.get("custody.json")).context("a custody has content")?.0;
+    let custody: Value = serde_json::from_slice(json)?;
+    let secret = custody["callbackSecret"].as_str().context("a custody has a callback secret")?.to_owned();
+    note_secret(&secret)?;
+    Ok(secret)
+}
