@@ -3,6 +3,7 @@
 use crate::support::{NAMESPACE, Own, PATIENCE, REPOSITORY, SECRET, Workspace};
 use anyhow::{Context, Result, ensure};
 use bellhop::api::{Subscription, TriggerPlugin};
+use bellhop_harness::gitea::Gitea;
 use bellhop_harness::proxy::Proxy;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
@@ -12,22 +13,24 @@ use serde_json::json;
 
 #[tokio::test]
 async fn while_the_external_system_is_down_the_object_stays_and_says_why() -> Result<()> {
-    let mut workspace = Workspace::shared("down").await?;
-    let proxy = Proxy::start(&workspace.base_url)?;
-    workspace.base_url = proxy.url();
+    let bellhop = crate::support::shared().await;
+    let gitea = Gitea::start(world::dir(), "gitea-down").await?;
+    let workspace = Workspace::new(&world::shared().await.control_plane, &gitea, "down").await?;
     workspace.connect("acme-web", "review").await?;
     let id = workspace.hooks().await?[0]["id"].to_string();
 
-    proxy.stop();
+    gitea.stop().await?;
     workspace.delete_subscription("acme-web").await?;
     let message = workspace.subscription_is("acme-web", "Ready", "False", "DeletionFailed").await?;
     ensure!(message.contains(&format!("webhook {id}")) && message.contains("could not be reached"), "{message}");
-    ensure!(workspace.hooks().await?.len() == 1);
+    let events = workspace.control_plane.kubectl(["-n", &workspace.namespace, "get", "events"]).await?;
+    ensure!(events.contains("DeletionFailed") && events.contains(&format!("webhook {id}")), "{events}");
 
-    proxy.start_again()?;
+    gitea.start_again().await?;
+    ensure!(workspace.hooks().await?.len() == 1);
     workspace.is_gone("acme-web").await?;
     ensure!(workspace.hooks().await?.is_empty());
-    workspace.collect(crate::support::shared().await).await
+    workspace.collect(bellhop).await
 }
 
 #[tokio::test]

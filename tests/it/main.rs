@@ -6,6 +6,7 @@ mod cap;
 mod crash;
 mod creation;
 mod deletion;
+mod delivery;
 mod examples;
 mod schema;
 mod security;

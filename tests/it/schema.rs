@@ -18,6 +18,30 @@ fn the_files_in_crds_are_what_the_types_say() {
     }
 }
 
+#[test]
+fn every_field_is_described() {
+    fn walk(schema: &serde_json::Value, path: &str, silent: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property["description"].as_str().is_none_or(str::is_empty) {
+                silent.push(path.clone());
+            }
+            walk(property, &path, silent);
+        }
+        for inner in ["items", "additionalProperties"] {
+            if schema[inner].is_object() {
+                walk(&schema[inner], path, silent);
+            }
+        }
+    }
+    let mut silent = Vec::new();
+    for crd in all_crds() {
+        let version = serde_json::to_value(&crd.spec.versions[0]).expect("a version is JSON");
+        walk(&version["schema"]["openAPIV3Schema"], &crd.spec.names.kind, &mut silent);
+    }
+    assert!(silent.is_empty(), "fields without a description: {silent:?}");
+}
+
 #[tokio::test]
 async fn exactly_one_authorization_is_set() -> Result<()> {
     let workspace = Workspace::shared("one-method").await?;

@@ -20,6 +20,13 @@ async fn a_push_runs_the_workflow_with_its_variables() -> Result<()> {
     let message = workspace.subscription_is("acme-web", "Authorized", "True", "Authorized").await?;
     ensure!(message == format!("token of {}", workspace.user.name), "{message}");
 
+    let events = workspace.control_plane.kubectl(["-n", &workspace.namespace, "get", "events"]).await?;
+    ensure!(events.contains("events are received"), "{events}");
+    // What is finished is not written again: a status that changed on each pass would start the next one.
+    let version = workspace.api::<bellhop::api::Subscription>().get("acme-web").await?.metadata.resource_version;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(workspace.api::<bellhop::api::Subscription>().get("acme-web").await?.metadata.resource_version == version);
+
     let commit = workspace.push("main", "hello.txt").await?;
     let run = &workspace.runner.wait_for(1, PATIENCE).await?[0];
     ensure!(run.method == "POST" && run.path == "/runs", "{} {}", run.method, run.path);
