@@ -113,7 +113,7 @@ pub struct Context {
 /// Runs all controllers until `shutdown`.
 ///
 /// # Errors
-/// The API server does not answer at the start, or the installation key cannot be read or made.
+/// The installation key cannot be read, or the options are wrong. An API server that does not answer is waited for.
 pub async fn run(
     client: kube::Client,
     options: RunOptions,
@@ -121,8 +121,10 @@ pub async fn run(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    installation::ensure_namespaces(&client, &[&options.namespace, &options.ingress_namespace]).await?;
-    let key = installation::ensure_key(&client, &options.namespace).await?;
+    let key = tokio::select! {
+        key = prepare(&client, &options) => key?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let runners = Runners::new(&options.cluster_domain, &options.allow_runner_origins).map_err(anyhow::Error::msg)?;
     let policy = external::address::AddressPolicy::new(options.allow_addresses.clone());
     let all = watcher::Config::default;
@@ -168,6 +170,25 @@ pub async fn run(
         orphans::run(live, context.clone(), shutdown.clone()),
     );
     Ok(())
+}
+
+/// Makes what has to be there before anything else, however long the API server takes to answer.
+async fn prepare(client: &kube::Client, options: &RunOptions) -> Result<InstallationKey, Failure> {
+    for attempt in 1.. {
+        let made = installation::ensure_namespaces(client, &[&options.namespace, &options.ingress_namespace]).await;
+        let key = match made {
+            Ok(()) => installation::ensure_key(client, &options.namespace).await,
+            Err(failure) => Err(failure),
+        };
+        match key {
+            Err(failure @ (Failure::Api(_) | Failure::Conflict(_))) => {
+                tracing::warn!(error = %failure, "the namespaces and the installation key cannot be read or made yet");
+                tokio::time::sleep(backoff(attempt)).await;
+            }
+            ended => return ended,
+        }
+    }
+    unreachable!("the attempts have no end")
 }
 
 /// The configuration of a controller; without it, kube works on any number of objects at once.

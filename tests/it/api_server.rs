@@ -2,8 +2,9 @@
 
 use crate::bad_input::sign;
 use crate::support::{Own, PATIENCE, Workspace, callback_secret, callback_url};
-use anyhow::{Result, ensure};
-use bellhop_harness::world;
+use anyhow::{Context, Result, ensure};
+use bellhop_harness::{eventually, world};
+use std::time::Duration;
 
 #[tokio::test]
 async fn without_the_api_server_events_are_accepted_and_delivered() -> Result<()> {
@@ -46,5 +47,39 @@ async fn without_the_api_server_events_are_accepted_and_delivered() -> Result<()
             runs.iter().any(|run| run.header("ce-trigger") == Some("after"))
         })
         .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_that_starts_without_the_api_server_waits_for_it() -> Result<()> {
+    let mut own = Own::start("late", &[]).await?;
+    if own.control_plane.is_external() {
+        eprintln!("left out: the API server of an existing cluster is not stopped");
+        return Ok(());
+    }
+    let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "late").await?;
+    workspace.connect("acme-web", "review").await?;
+    workspace.runner.stop();
+    workspace.push("main", "a.txt").await?;
+    eventually(PATIENCE, "an attempt has failed", async || {
+        let retried = own.bellhop.metric("bellhop_deliveries_total", &["outcome=\"retried\""]).await?;
+        ensure!(retried >= 1.0, "{retried} attempts");
+        Ok(())
+    })
+    .await?;
+
+    own.bellhop.kill9();
+    own.control_plane.stop_api_server().await?;
+    own.bellhop.spawn()?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ensure!(own.bellhop.is_running(), "it must not end");
+    let ready = reqwest::get(format!("{}/readyz", own.bellhop.private_url())).await?;
+    ensure!(ready.status() == 503, "nor say that it is ready: {}", ready.status());
+    ensure!(ready.text().await?.contains("route"), "but what is missing");
+
+    own.control_plane.start_api_server().await?;
+    workspace.runner.start_again()?;
+    own.bellhop.wait_ready().await.context("after the API server is back")?;
+    workspace.runner.wait_for(1, PATIENCE).await?;
     Ok(())
 }
