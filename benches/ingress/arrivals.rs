@@ -1,0 +1,58 @@
+//! The runner: takes every event and notes which one came when.
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use bellhop_harness::ports::free_port;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use uuid::Uuid;
+
+type Noted = Arc<Mutex<HashMap<Uuid, Instant>>>;
+
+/// A runner on a thread of its own, which ends with the process.
+pub struct Runner {
+    /// Where events go.
+    pub url: String,
+    noted: Noted,
+}
+
+impl Runner {
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        let port = free_port()?;
+        let socket = std::net::TcpListener::bind(("127.0.0.1", port))?;
+        socket.set_nonblocking(true)?;
+        let noted = Noted::default();
+        let notes = noted.clone();
+        let take = async move |headers: HeaderMap, _: Bytes| {
+            let id = headers.get("ce-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+            if let Some(id) = id {
+                let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+                notes.entry(id).or_insert_with(Instant::now);
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(socket)?
+        };
+        std::thread::Builder::new()
+            .name("runner".to_owned())
+            .spawn(move || runtime.block_on(async { axum::serve(listener, Router::new().fallback(take)).await }))
+            .context("the runner's thread")?;
+        Ok(Self { url: format!("http://127.0.0.1:{port}/runs"), noted })
+    }
+
+    /// What arrived since the last call: each event's id, and when it first came.
+    pub fn take(&self) -> HashMap<Uuid, Instant> {
+        std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many events arrived since the last [`take`](Self::take).
+    pub fn count(&self) -> usize {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

@@ -1,0 +1,273 @@
+//! `make bench`: what it costs that Bellhop stores every request before it answers.
+//!
+//! Compared are, each in a process of its own and with the same load:
+//! - a bare axum handler that reads the body, verifies its HMAC and answers;
+//! - Bellhop's ingress with everything that it has: routes, the plugin of GitHub, deduplication, a spool that is synced
+//!   to disk before the answer, metrics, and deliveries to a runner meanwhile; with 10 and with 10,000 subscriptions.
+//!
+//! They take turns, five rounds, each time freshly started and in another order; the median counts. Then come the time
+//! from an accepted request to its arrival at the runner, and the memory of an idle `bellhop run` on a real control
+//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`.
+//!
+//! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
+//! is refused.
+
+mod arrivals;
+mod load;
+mod push;
+mod report;
+mod servers;
+
+use anyhow::{Context, Result, bail, ensure};
+use arrivals::Runner;
+use bellhop_harness::bellhop::{Bellhop, Options};
+use bellhop_harness::control_plane::ControlPlane;
+use clap::Parser;
+use load::Target;
+use push::Request;
+use report::{Report, Rounds, quantile};
+use servers::{Cli, Started};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 5;
+const CONNECTIONS: usize = 64;
+const FEW: usize = 10;
+const MANY: usize = 10_000;
+const WARM_UP: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_secs(3);
+/// Requests a second while deliveries are timed, and the connections that they come on.
+const RATE: u32 = 200;
+const STREAMS: u32 = 8;
+/// How long the runner may wait for the last event.
+const LAST: Duration = Duration::from_secs(20);
+/// How long a `bellhop run` is left alone before its memory is looked at.
+const IDLE: Duration = Duration::from_secs(5);
+/// Bytes that have to be free: the spool, the control plane, and some for the others on this machine.
+const NEEDED: u64 = servers::SPOOL_BYTES + (1 << 30);
+const GIB: f64 = (1_u64 << 30) as f64;
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).is_some_and(|argument| argument.starts_with("serve-")) {
+        return servers::serve(Cli::parse());
+    }
+    // `cargo test --all-targets` runs benchmarks too, without this.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        println!("nothing is measured: this is for `cargo bench`");
+        return Ok(());
+    }
+    let target = bellhop_harness::root().join("target");
+    let folder = target.join("bench");
+    let lock = File::create(target.join("bench.lock"))?;
+    lock.try_lock().context("another benchmark is running")?;
+    remove(&folder)?;
+    fs::create_dir_all(&folder)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let report = runtime.block_on(measure(&folder));
+    drop(runtime);
+    let report =
+        report.with_context(|| format!("the benchmark failed; logs are in {}", folder.join("log").display()))?;
+    remove(&folder)?;
+    fs::write(target.join("bench.json"), report.to_json())?;
+    println!("\n{:>60}\n{report}\nwritten to target/bench.json", "median (least – most)");
+    Ok(())
+}
+
+async fn measure(folder: &Path) -> Result<Report> {
+    let started = Instant::now();
+    let free = free_bytes(folder)?;
+    println!(
+        "needs up to {:.0} GiB of disk in {}, of which {:.0} GiB are free",
+        NEEDED as f64 / GIB,
+        folder.display(),
+        free as f64 / GIB
+    );
+    ensure!(free >= NEEDED, "there is not enough room");
+    let mut report = Report::default();
+    let cpus = std::thread::available_parallelism()?.get();
+    println!("{cpus} processors, {CONNECTIONS} connections, bodies of {} bytes", push::BYTES);
+    report.fact("cpus", cpus);
+    report.fact("connections", CONNECTIONS);
+    report.fact("body_bytes", push::BYTES);
+
+    let (request, runner) = (Request::new()?, Runner::start()?);
+    disk(folder, &mut report)?;
+    throughput(folder, &request, &runner, &mut report).await?;
+    time_to_runner(folder, &request, &runner, &mut report).await?;
+    memory(folder, &mut report).await?;
+    println!("took {:.0} s", started.elapsed().as_secs_f64());
+    Ok(report)
+}
+
+/// How long the disk takes to make 64 KiB durable, without which the other numbers say little.
+fn disk(folder: &Path, report: &mut Report) -> Result<()> {
+    let path = folder.join("probe");
+    let mut file = File::create(&path)?;
+    let (mut rounds, block) = (Rounds::default(), vec![0x5a; 64 * 1024]);
+    for _ in 0..ROUNDS {
+        let mut micros = Vec::new();
+        for _ in 0..50 {
+            let began = Instant::now();
+            file.write_all(&block)?;
+            file.sync_data()?;
+            micros.push(u32::try_from(began.elapsed().as_micros())?);
+        }
+        rounds.push(quantile(&mut micros, 0.5) / 1000.0);
+    }
+    fs::remove_file(&path)?;
+    report.add("disk_sync_ms", "disk: write and sync of 64 KiB, ms", 2, &rounds);
+    Ok(())
+}
+
+/// One of the things that are compared.
+#[derive(Default)]
+struct Contestant {
+    /// Nothing is the bare handler.
+    subscriptions: Option<usize>,
+    rps: Rounds,
+    p50: Rounds,
+    p99: Rounds,
+    delivered: Rounds,
+}
+
+impl Contestant {
+    async fn run(&mut self, folder: &Path, request: &Request, runner: &Runner) -> Result<()> {
+        let server = match self.subscriptions {
+            Some(subscriptions) => Started::ingress(folder, subscriptions, &runner.url).await?,
+            None => Started::bare(folder).await?,
+        };
+        let target = Target::new(server.port, request, self.subscriptions.unwrap_or(1));
+        runner.take();
+        let mut outcome =
+            tokio::task::spawn_blocking(move || load::flood(&target, CONNECTIONS, WARM_UP, ROUND)).await??;
+        drop(server);
+        if let Some(refusal) = outcome.refusal {
+            bail!("{} requests were refused, the first with\n{refusal}", outcome.refused);
+        }
+        self.rps.push(outcome.accepted as f64 / ROUND.as_secs_f64());
+        self.p50.push(quantile(&mut outcome.micros, 0.5) / 1000.0);
+        self.p99.push(quantile(&mut outcome.micros, 0.99) / 1000.0);
+        let delivered = runner.take().len();
+        ensure!(self.subscriptions.is_none() || delivered > 0, "nothing was delivered meanwhile");
+        self.delivered.push(delivered as f64 / (WARM_UP + ROUND).as_secs_f64());
+        Ok(())
+    }
+}
+
+async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
+    let mut all =
+        [None, Some(FEW), Some(MANY)].map(|subscriptions| Contestant { subscriptions, ..Contestant::default() });
+    for round in 0..ROUNDS {
+        for turn in 0..all.len() {
+            all[(round + turn) % 3].run(folder, request, runner).await?;
+        }
+        let rps = |contestant: &Contestant| contestant.rps.last();
+        println!(
+            "round {} of {ROUNDS}: bare {:.0}/s, ingress {:.0}/s, with {MANY} subscriptions {:.0}/s",
+            round + 1,
+            rps(&all[0]),
+            rps(&all[1]),
+            rps(&all[2]),
+        );
+    }
+    let [bare, few, many] = &all;
+    report.add("bare_rps", "bare handler, requests/s", 0, &bare.rps);
+    report.add("bare_p50_ms", "bare handler, p50, ms", 2, &bare.p50);
+    report.add("bare_p99_ms", "bare handler, p99, ms", 2, &bare.p99);
+    report.add("ingress_rps", "ingress, requests/s", 0, &few.rps);
+    report.add("ingress_p50_ms", "ingress, p50, ms", 2, &few.p50);
+    report.add("ingress_p99_ms", "ingress, p99, ms", 2, &few.p99);
+    report.add("ingress_delivered_rps", "ingress, deliveries/s meanwhile", 0, &few.delivered);
+    report.add("ratio", "ingress ÷ bare handler", 3, &few.rps.over(&bare.rps));
+    report.add("many_routes_rps", "ingress with 10,000 subscriptions, requests/s", 0, &many.rps);
+    report.add("routes_ratio", "10,000 subscriptions ÷ 10", 3, &many.rps.over(&few.rps));
+    Ok(())
+}
+
+/// From the answer to a request until its event has arrived at the runner.
+async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
+    let server = Started::ingress(folder, FEW, &runner.url).await?;
+    let target = Target::new(server.port, request, FEW);
+    load::stream(&target, STREAMS, RATE, WARM_UP).await?;
+    let (mut answer, mut p50, mut p99) = (Rounds::default(), Rounds::default(), Rounds::default());
+    for round in 0..ROUNDS {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        runner.take();
+        let accepted = load::stream(&target, STREAMS, RATE, ROUND).await?;
+        let sent = Instant::now();
+        while runner.count() < accepted.len() && sent.elapsed() < LAST {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let arrived = runner.take();
+        let (mut answers, mut ways) = (Vec::new(), Vec::new());
+        for (event, sent, answered) in accepted {
+            let Some(arrived) = arrived.get(&event) else { bail!("the event {event} has not arrived in {LAST:?}") };
+            answers.push(u32::try_from((answered - sent).as_micros())?);
+            // The answer and the event are on their way at the same time.
+            ways.push(u32::try_from(arrived.saturating_duration_since(answered).as_micros())?);
+        }
+        answer.push(quantile(&mut answers, 0.5) / 1000.0);
+        p50.push(quantile(&mut ways, 0.5) / 1000.0);
+        p99.push(quantile(&mut ways, 0.99) / 1000.0);
+        println!("{RATE} requests/s, round {} of {ROUNDS}: to the runner in {:.2} ms (p50)", round + 1, p50.last());
+    }
+    report.fact("to_runner_rate", RATE);
+    report.add("calm_answer_p50_ms", "200 requests/s: answer, p50, ms", 2, &answer);
+    report.add("to_runner_p50_ms", "200 requests/s: from answer to runner, p50, ms", 2, &p50);
+    report.add("to_runner_p99_ms", "200 requests/s: from answer to runner, p99, ms", 2, &p99);
+    Ok(())
+}
+
+/// The memory of a `bellhop run` that has nothing to do.
+async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
+    println!("starting a control plane");
+    let control_plane = ControlPlane::start(folder, "control-plane").await?;
+    let root = bellhop_harness::root();
+    control_plane.apply_file(&root.join("crds")).await?;
+    control_plane.kubectl(["wait", "--for=condition=Established", "crd/triggerplugins.bellhop.dev"]).await?;
+    control_plane.apply_file(&root.join("examples/github-push/plugin.yaml")).await?;
+    let options = Options::new(
+        env!("CARGO_BIN_EXE_bellhop"),
+        folder,
+        "bellhop",
+        control_plane.kubeconfig(),
+        "bellhop-system",
+        "bellhop-ingress",
+    );
+    let bellhop = Bellhop::start(options).await?;
+    let pid = bellhop.pid().context("bellhop does not run")?.to_string();
+    println!("an idle bellhop runs");
+    tokio::time::sleep(IDLE).await;
+    let mut rss = Rounds::default();
+    for _ in 0..ROUNDS {
+        let kib: f64 = output("ps", &["-o", "rss=", "-p", &pid])?.trim().parse().context("the output of ps")?;
+        rss.push(kib / 1024.0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    report.add("idle_rss_mib", "idle bellhop run, resident memory, MiB", 1, &rss);
+    Ok(())
+}
+
+fn free_bytes(folder: &Path) -> Result<u64> {
+    let table = output("df", &["-Pk", &folder.display().to_string()])?;
+    let kib = table.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).context("the output of df")?;
+    Ok(kib.parse::<u64>().context("the output of df")? * 1024)
+}
+
+fn output(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(args).output().with_context(|| format!("cannot run {program}"))?;
+    ensure!(output.status.success(), "{program} ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,216 @@
+//! The servers that are compared, each in a process of its own: this program, started again with a sub-command.
+
+use super::push;
+use anyhow::{Context, Result, anyhow, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use bellhop::api::{PublishedRoute, Runner, TriggerPlugin, WorkflowTrigger};
+use bellhop::config::{LogFormat, RunOptions};
+use bellhop::delivery::{self, Runners};
+use bellhop::external::address::AddressPolicy;
+use bellhop::ingress::{self, Health};
+use bellhop::routes::{self, Trigger};
+use bellhop::spool::{Limits, Spool};
+use bellhop::telemetry::{self, Metrics};
+use bellhop_harness::ports::free_port;
+use bellhop_harness::process::Process;
+use clap::{Args, Parser, Subcommand};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::path::{Path as FilePath, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Most bytes of disk that a spool may take.
+pub const SPOOL_BYTES: u64 = 4 << 30;
+/// Subscriptions in one namespace, as many as Bellhop allows unless it is told otherwise.
+const NEIGHBOURS: usize = 10;
+const PLUGIN: &str = include_str!("../../examples/github-push/plugin.yaml");
+const TRIGGER: &str = include_str!("../../examples/github-push/trigger.yaml");
+
+/// What this program is when it is started again.
+#[derive(Parser)]
+pub struct Cli {
+    #[command(subcommand)]
+    server: Server,
+}
+
+#[derive(Subcommand)]
+enum Server {
+    /// A bare handler.
+    ServeBare {
+        port: u16,
+    },
+    ServeIngress(Box<Served>),
+}
+
+/// Bellhop without its controller: what the controller would publish is there from the start.
+#[derive(Args)]
+struct Served {
+    #[arg(long)]
+    subscriptions: usize,
+    #[arg(long)]
+    runner: String,
+    #[command(flatten)]
+    options: RunOptions,
+}
+
+/// Runs a server until the process is killed.
+pub fn serve(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.server {
+        Server::ServeBare { port } => runtime.block_on(bare(port)),
+        Server::ServeIngress(served) => runtime.block_on(bellhop(*served)),
+    }
+}
+
+async fn bare(port: u16) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let router = Router::new().route("/hooks/{token}", post(verify));
+    Ok(axum::serve(listener, router).await?)
+}
+
+async fn verify(Path(_): Path<String>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let value = headers.get(push::SIGNATURE).and_then(|value| value.to_str().ok());
+    let signature = value.and_then(|value| value.strip_prefix(push::PREFIX)).and_then(|text| hex::decode(text).ok());
+    let (Some(signature), Ok(mut mac)) = (signature, Hmac::<Sha256>::new_from_slice(push::SECRET.as_bytes())) else {
+        return StatusCode::UNAUTHORIZED;
+    };
+    mac.update(&body);
+    match mac.verify_slice(&signature) {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::UNAUTHORIZED,
+    }
+}
+
+async fn bellhop(served: Served) -> Result<()> {
+    let options = served.options;
+    telemetry::init(LogFormat::Json, "info")?;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let limits = Limits {
+        max_bytes: options.spool_bytes,
+        max_bytes_per_subscription: options.spool_bytes_per_subscription,
+        max_age: options.max_event_age,
+        retention: options.retention,
+    };
+    let spool = Spool::open(&options.data_dir.join("spool"), limits)?;
+    let (metrics, health, shutdown) = (Metrics::new(), Health::default(), CancellationToken::new());
+    let routes = routes::Handle::new(metrics.clone());
+    publish(&routes, served.subscriptions, &served.runner)?;
+    let context = delivery::Context {
+        routes: routes.clone(),
+        spool: spool.clone(),
+        runners: Runners::new(&options.cluster_domain, &options.allow_runner_origins).map_err(anyhow::Error::msg)?,
+        addresses: AddressPolicy::new(options.allow_addresses.clone()),
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
+    let _delivery = delivery::start(context, shutdown.clone())?;
+    let state = ingress::State::new(routes, spool, metrics, health, options.body_limit, options.request_timeout);
+    let private = TcpListener::bind(options.private_listen).await?;
+    // Last: that it can be reached tells that everything is ready.
+    let public = TcpListener::bind(options.listen).await?;
+    ingress::run(&options, (public, private), Arc::new(state), shutdown).await;
+    Ok(())
+}
+
+/// Fills the route table as the watch does: subscriptions to GitHub, each with a published trigger that matches.
+fn publish(routes: &routes::Handle, subscriptions: usize, runner: &str) -> Result<()> {
+    let plugin: TriggerPlugin = serde_saphyr::from_str(PLUGIN).map_err(|error| anyhow!("the plugin: {error}"))?;
+    let trigger: WorkflowTrigger = serde_saphyr::from_str(TRIGGER).map_err(|error| anyhow!("the trigger: {error}"))?;
+    routes.update(|index| {
+        index.apply_plugin("github", &plugin.spec);
+        for number in 0..subscriptions {
+            let (namespace, name) = (format!("team-{}", number / NEIGHBOURS), format!("repository-{number}"));
+            let mut spec = trigger.spec.clone();
+            spec.subscription_ref.name.clone_from(&name);
+            spec.runner = Runner { service: None, url: Some(runner.to_owned()) };
+            index.apply_trigger(Trigger {
+                uid: uuid::Uuid::new_v5(&push::uid(number), b"trigger"),
+                namespace: namespace.as_str().into(),
+                name: format!("deploy-{number}"),
+                spec,
+            });
+            index.apply_route(PublishedRoute {
+                token: push::token(number),
+                callback_secrets: vec![push::SECRET.to_owned()],
+                uid: push::uid(number),
+                namespace,
+                name,
+                plugin: "github".to_owned(),
+                events: vec!["push".to_owned()],
+            });
+        }
+        let counts = index.counts();
+        let fine = counts.served == subscriptions && counts.triggers_invalid == 0;
+        ensure!(fine, "not everything that was published is served: {counts:?}");
+        Ok(())
+    })?;
+    routes.set_synced();
+    Ok(())
+}
+
+/// A server that was started. Dropping it kills it and removes its spool.
+pub struct Started {
+    /// Where requests go.
+    pub port: u16,
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+impl Started {
+    /// Starts the bare handler.
+    pub async fn bare(folder: &FilePath) -> Result<Self> {
+        Self::start(folder, "bare", |port| vec!["serve-bare".to_owned(), port.to_string()]).await
+    }
+
+    /// Starts Bellhop's ingress with an empty spool.
+    pub async fn ingress(folder: &FilePath, subscriptions: usize, runner: &str) -> Result<Self> {
+        let private = free_port()?;
+        let name = format!("ingress-{subscriptions}");
+        let data = folder.join(&name);
+        Self::start(folder, &name, |port| {
+            let mut args = vec!["serve-ingress".to_owned()];
+            let mut option = |name: &str, value: String| args.extend([format!("--{name}"), value]);
+            option("subscriptions", subscriptions.to_string());
+            option("runner", runner.to_owned());
+            option("public-url", format!("http://127.0.0.1:{port}"));
+            option("listen", format!("127.0.0.1:{port}"));
+            option("private-listen", format!("127.0.0.1:{private}"));
+            option("data-dir", data.display().to_string());
+            option("spool-bytes", SPOOL_BYTES.to_string());
+            option("allow-address", "127.0.0.0/8".to_owned());
+            option("allow-runner-origin", "http://127.0.0.1:*".to_owned());
+            args
+        })
+        .await
+    }
+
+    async fn start(folder: &FilePath, name: &str, args: impl FnOnce(u16) -> Vec<String>) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
+        command.args(args(port));
+        let log = folder.join("log").join(format!("{name}.log"));
+        let mut process = Process::spawn(name, &command, &log)?;
+        process
+            .wait_ready(Duration::from_secs(60), async || {
+                Ok(TcpStream::connect(("127.0.0.1", port)).await.map(drop)?)
+            })
+            .await?;
+        Ok(Self { port, folder: folder.join(name), process: Some(process) })
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.process = None;
+        // What the bare handler does not have cannot be removed.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
