@@ -43,6 +43,8 @@ use uuid::Uuid;
 
 /// First and longest pause between two passes that fail.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The longest time that one pass may take; a call to an external system takes 30 seconds at most.
+const PASS_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause before something is tried again that a person most likely has to mend first.
 const SLOW: Duration = Duration::from_secs(600);
 
@@ -55,6 +57,10 @@ pub enum Failure {
     /// Somebody else was faster; the next pass sees what they did.
     #[error("{0} was changed at the same moment")]
     Conflict(String),
+    /// The API server or the external systems have kept the pass waiting; without a limit, one request that is never
+    /// answered would stop all further passes of its object.
+    #[error("the pass took longer than {0:?}")]
+    TooLong(Duration),
     /// Something that Bellhop itself had written cannot be read.
     #[error("{0}")]
     Unreadable(String),
@@ -151,6 +157,10 @@ pub async fn run(
         client,
         options,
     });
+    tokio::select! {
+        () = context.ready() => {}
+        () = shutdown.cancelled() => return Ok(()),
+    }
     let of_plugins = trigger_plugin::Followed { plugins: own_plugins, subscriptions: users };
     let of_subscriptions = subscription::Followed {
         subscriptions: own_subscriptions,
@@ -198,10 +208,24 @@ fn config(concurrency: u16) -> Config {
 
 impl Context {
     /// Waits until every cache has had its first list, so that "there is none" means that there is none.
+    ///
+    /// Called once, before any controller runs: kube's store wakes only the last of several that wait for it.
     async fn ready(&self) {
-        // A dropped writer means that the process is shutting down; the pass then fails by itself.
-        let _ =
-            tokio::join!(self.plugins.ready(), self.subscriptions.wait_until_ready(), self.triggers.wait_until_ready());
+        // A dropped writer means that the process is shutting down.
+        let _ = self.plugins.store().wait_until_ready().await;
+        let _ = self.subscriptions.wait_until_ready().await;
+        let _ = self.triggers.wait_until_ready().await;
+    }
+
+    /// Runs one pass of a controller, within the time, and counts it.
+    async fn pass(
+        &self,
+        kind: &'static str,
+        pass: impl Future<Output = Result<Action, Failure>>,
+    ) -> Result<Action, Failure> {
+        let result = tokio::time::timeout(PASS_TIMEOUT, pass).await.unwrap_or(Err(Failure::TooLong(PASS_TIMEOUT)));
+        self.metrics.reconciled(kind, if result.is_ok() { "ok" } else { "failed" });
+        result
     }
 
     /// Writes a status by server-side apply.

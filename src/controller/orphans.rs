@@ -33,7 +33,6 @@ pub async fn run(subscriptions: Changes<Subscription>, context: Arc<Context>, sh
 }
 
 async fn reconcile(secret: Arc<PartialObjectMeta<Secret>>, context: Arc<Context>) -> Result<Action, Failure> {
-    context.ready().await;
     let uid = secret.name_any().strip_prefix("custody-").and_then(|uid| uid.parse::<uuid::Uuid>().ok());
     if uid
         .is_some_and(|uid| context.subscriptions.find(|known| uid_of(known).is_ok_and(|known| known == uid)).is_some())

@@ -44,19 +44,13 @@ impl Plugins {
         &self.store
     }
 
-    /// Waits for the store's first list.
-    pub async fn ready(&self) {
-        let _ = self.store.wait_until_ready().await;
-    }
-
     /// The resource with this name.
     pub fn resource(&self, name: &str) -> Option<Arc<TriggerPlugin>> {
         self.store.get(&ObjectRef::new(name))
     }
 
     /// The plugin with this name.
-    pub async fn get(&self, name: &str) -> PluginState {
-        self.ready().await;
+    pub fn get(&self, name: &str) -> PluginState {
         let Some(resource) = self.resource(name) else {
             self.compiled.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
             return PluginState::NotFound;

@@ -1,9 +1,9 @@
 //! The request path never waits for the API server.
 
 use crate::bad_input::sign;
-use crate::support::{Own, PATIENCE, Workspace, callback_secret, callback_url};
+use crate::support::{Own, PATIENCE, Workspace, an_attempt_has_failed, callback_secret, callback_url};
 use anyhow::{Context, Result, ensure};
-use bellhop_harness::{eventually, world};
+use bellhop_harness::world;
 use std::time::Duration;
 
 #[tokio::test]
@@ -61,12 +61,7 @@ async fn a_process_that_starts_without_the_api_server_waits_for_it() -> Result<(
     workspace.connect("acme-web", "review").await?;
     workspace.runner.stop();
     workspace.push("main", "a.txt").await?;
-    eventually(PATIENCE, "an attempt has failed", async || {
-        let retried = own.bellhop.metric("bellhop_deliveries_total", &["outcome=\"retried\""]).await?;
-        ensure!(retried >= 1.0, "{retried} attempts");
-        Ok(())
-    })
-    .await?;
+    an_attempt_has_failed(&own.bellhop).await?;
 
     own.bellhop.kill9();
     own.control_plane.stop_api_server().await?;

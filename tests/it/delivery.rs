@@ -1,6 +1,6 @@
 //! Runners that are away, busy or say no.
 
-use crate::support::{Own, PATIENCE, Workspace, shared};
+use crate::support::{Own, PATIENCE, Workspace, an_attempt_has_failed, shared};
 use anyhow::{Result, ensure};
 use bellhop_harness::runner::Reply;
 use bellhop_harness::{eventually, world};
@@ -56,12 +56,7 @@ async fn what_is_undelivered_survives_a_restart() -> Result<()> {
     workspace.connect("acme-web", "review").await?;
     workspace.runner.stop();
     workspace.push("main", "a.txt").await?;
-    eventually(PATIENCE, "an attempt has failed", async || {
-        let retried = own.bellhop.metric("bellhop_deliveries_total", &["outcome=\"retried\""]).await?;
-        ensure!(retried >= 1.0, "{retried} attempts");
-        Ok(())
-    })
-    .await?;
+    an_attempt_has_failed(&own.bellhop).await?;
     let status = own.bellhop.terminate().await?;
     ensure!(status.success(), "it ends in order: {status}");
     workspace.runner.start_again()?;

@@ -292,3 +292,13 @@ pub async fn callback_secret(client: &Client, subscription: &Subscription) -> Re
     note_secret(&secret)?;
     Ok(secret)
 }
+
+/// Waits until a delivery was attempted and is to be attempted again.
+pub async fn an_attempt_has_failed(bellhop: &Bellhop) -> Result<()> {
+    eventually(PATIENCE, "an attempt has failed", async || {
+        let retried = bellhop.metric("bellhop_deliveries_total", &["outcome=\"retried\""]).await?;
+        ensure!(retried >= 1.0, "{retried} attempts");
+        Ok(())
+    })
+    .await
+}

@@ -57,7 +57,7 @@ pub async fn delete(context: &Context, custody: &Custody) -> Result<(), Failure>
         return Ok(());
     }
     let name = &custody.accepted.plugin_ref.name;
-    let plugin = match context.plugins.get(name).await {
+    let plugin = match context.plugins.get(name) {
         PluginState::Ready(plugin) => plugin,
         PluginState::NotFound => return Err(plugin_missing(format!("there is no TriggerPlugin \"{name}\" any more"))),
         PluginState::Broken(mistakes) => {

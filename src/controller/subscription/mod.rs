@@ -11,7 +11,7 @@ mod tests;
 use super::watch::{Changes, stream};
 use super::{Context, Failure, PluginState, Retry, uid_of};
 use crate::api::{CREDENTIALS_FOR_LABEL, FINALIZER, Is, Subscription, TriggerPlugin, WorkflowTrigger, reason, type_};
-use futures::StreamExt;
+use futures::{StreamExt, TryFutureExt};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -32,8 +32,6 @@ pub use delete::leftovers;
 const FIELD_MANAGER: &str = "bellhop-subscription";
 /// Subscriptions that are worked on at once.
 const CONCURRENCY: u16 = 16;
-/// The longest time that one pass may take; a call to an external system takes 30 seconds at most.
-const PASS_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why a Subscription cannot go on, in words for its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +140,6 @@ fn refs(subscriptions: Vec<Arc<Subscription>>) -> Vec<ObjectRef<Subscription>> {
 }
 
 async fn reconcile(subscription: Arc<Subscription>, context: Arc<Context>) -> Result<Action, Failure> {
-    context.ready().await;
     let api = Api::<Subscription>::namespaced(context.client.clone(), &subscription.namespace().unwrap_or_default());
     let pass = finalizer(&api, FINALIZER, subscription, |event| async {
         match event {
@@ -150,15 +147,12 @@ async fn reconcile(subscription: Arc<Subscription>, context: Arc<Context>) -> Re
             finalizer::Event::Cleanup(subscription) => remove(&context, &subscription).await,
         }
     });
-    let result = match tokio::time::timeout(PASS_TIMEOUT, pass).await {
-        Ok(Ok(action)) => Ok(action),
-        Ok(Err(finalizer::Error::ApplyFailed(failure) | finalizer::Error::CleanupFailed(failure))) => Err(failure),
-        Ok(Err(finalizer::Error::AddFinalizer(error) | finalizer::Error::RemoveFinalizer(error))) => Err(error.into()),
-        Ok(Err(error)) => Err(Failure::Unreadable(error.to_string())),
-        Err(_) => Err(Failure::Conflict("the pass took too long".to_owned())),
-    };
-    context.metrics.reconciled("Subscription", if result.is_ok() { "ok" } else { "failed" });
-    result
+    let pass = pass.map_err(|error| match error {
+        finalizer::Error::ApplyFailed(failure) | finalizer::Error::CleanupFailed(failure) => failure,
+        finalizer::Error::AddFinalizer(error) | finalizer::Error::RemoveFinalizer(error) => error.into(),
+        error => Failure::Unreadable(error.to_string()),
+    });
+    context.pass("Subscription", pass).await
 }
 
 /// Takes a Subscription as far as it goes.
@@ -167,7 +161,7 @@ async fn keep(context: &Context, subscription: &Subscription) -> Result<Action, 
     let mut stored = context.vault.get(uid).await?;
     let blocked = loop {
         let name = &subscription.spec.plugin_ref.name;
-        let plugin = context.plugins.get(name).await;
+        let plugin = context.plugins.get(name);
         let credentials = credentials(context, subscription, &plugin).await?;
         let custody = stored.as_ref().map(|stored| &stored.custody);
         let route_live = custody.is_some_and(|custody| context.routes.serves(&calls::route(custody)));

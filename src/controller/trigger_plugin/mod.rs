@@ -43,10 +43,7 @@ pub async fn run(followed: Followed, context: Arc<Context>, shutdown: Cancellati
 }
 
 async fn reconcile(plugin: Arc<TriggerPlugin>, context: Arc<Context>) -> Result<Action, Failure> {
-    context.ready().await;
-    let result = keep(&context, &plugin).await;
-    context.metrics.reconciled("TriggerPlugin", if result.is_ok() { "ok" } else { "failed" });
-    result
+    context.pass("TriggerPlugin", keep(&context, &plugin)).await
 }
 
 async fn keep(context: &Context, plugin: &TriggerPlugin) -> Result<Action, Failure> {

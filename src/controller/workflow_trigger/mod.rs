@@ -67,16 +67,13 @@ fn names(trigger: &WorkflowTrigger, subscription: &Subscription) -> bool {
 }
 
 async fn reconcile(trigger: Arc<WorkflowTrigger>, context: Arc<Context>) -> Result<Action, Failure> {
-    context.ready().await;
-    let result = keep(&context, &trigger).await;
-    context.metrics.reconciled("WorkflowTrigger", if result.is_ok() { "ok" } else { "failed" });
-    result
+    context.pass("WorkflowTrigger", keep(&context, &trigger)).await
 }
 
 async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Failure> {
     let subscription = context.subscriptions.find(|subscription| names(trigger, subscription));
     let plugin = match &subscription {
-        Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name).await,
+        Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name),
         None => PluginState::NotFound,
     };
     let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners);
