@@ -34,6 +34,8 @@ impl Target {
 /// What senders met.
 #[derive(Default)]
 pub struct Outcome {
+    /// Requests that were answered, at any time.
+    pub answered: usize,
     /// Requests that were answered with 200 within the time that is measured.
     pub accepted: usize,
     /// How long each of them took, in microseconds.
@@ -46,6 +48,7 @@ pub struct Outcome {
 
 impl Outcome {
     fn add(&mut self, other: Self) {
+        self.answered += other.answered;
         self.accepted += other.accepted;
         self.micros.extend(other.micros);
         self.refused += other.refused;
@@ -94,6 +97,7 @@ async fn flood_from(
                 let (sent, answer) = connection.send(turn, Uuid::new_v4()).await?;
                 let now = Instant::now();
                 turn += 1;
+                outcome.answered += 1;
                 match answer {
                     Answer::Accepted if (from..until).contains(&now) => {
                         outcome.accepted += 1;

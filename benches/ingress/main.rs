@@ -38,7 +38,7 @@ const CONNECTIONS: usize = 64;
 const FEW: usize = 10;
 const MANY: usize = 10_000;
 const WARM_UP: Duration = Duration::from_secs(1);
-const ROUND: Duration = Duration::from_secs(3);
+const ROUND: Duration = Duration::from_secs(4);
 /// Requests a second while deliveries are timed, and the connections that they come on.
 const RATE: u32 = 200;
 const STREAMS: u32 = 8;
@@ -131,6 +131,7 @@ struct Contestant {
     p50: Rounds,
     p99: Rounds,
     delivered: Rounds,
+    cpu: Rounds,
 }
 
 impl Contestant {
@@ -141,8 +142,12 @@ impl Contestant {
         };
         let target = Target::new(server.port, request, self.subscriptions.unwrap_or(1));
         runner.take();
+        let cpu_before = server.cpu_micros();
         let mut outcome =
             tokio::task::spawn_blocking(move || load::flood(&target, CONNECTIONS, WARM_UP, ROUND)).await??;
+        if let (Some(before), Some(after)) = (cpu_before, server.cpu_micros()) {
+            self.cpu.push((after - before) as f64 / outcome.answered as f64);
+        }
         drop(server);
         if let Some(refusal) = outcome.refusal {
             bail!("{} requests were refused, the first with\n{refusal}", outcome.refused);
@@ -182,6 +187,8 @@ async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &
     report.add("ingress_p99_ms", "ingress, p99, ms", 2, &few.p99);
     report.add("ingress_delivered_rps", "ingress, deliveries/s meanwhile", 0, &few.delivered);
     report.add("ratio", "ingress ÷ bare handler", 3, &few.rps.over(&bare.rps));
+    report.add("bare_cpu_us", "bare handler, processor time of a request, µs", 1, &bare.cpu);
+    report.add("ingress_cpu_us", "ingress, the same with deliveries, µs", 1, &few.cpu);
     report.add("many_routes_rps", "ingress with 10,000 subscriptions, requests/s", 0, &many.rps);
     report.add("routes_ratio", "10,000 subscriptions ÷ 10", 3, &many.rps.over(&few.rps));
     Ok(())

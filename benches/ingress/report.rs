@@ -40,7 +40,7 @@ impl Rounds {
     }
 }
 
-/// What a run found.
+/// What a run found. Values are printed with their least and their most.
 #[derive(Default)]
 pub struct Report {
     lines: Vec<(&'static str, String)>,
@@ -55,6 +55,9 @@ impl Report {
 
     /// Adds what was measured: its key in JSON, what it is for people, and its decimals.
     pub fn add(&mut self, key: &str, what: &'static str, decimals: usize, rounds: &Rounds) {
+        if rounds.0.is_empty() {
+            return; // What this system cannot tell.
+        }
         let (middle, least, most) = rounds.spread();
         self.lines.push((what, format!("{middle:>9.decimals$}   ({least:.decimals$} – {most:.decimals$})")));
         for (key, value) in [(key.to_owned(), middle), (format!("{key}_min"), least), (format!("{key}_max"), most)] {
@@ -71,7 +74,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.lines.iter().map(|(what, _)| what.len()).max().unwrap_or_default();
+        let width = self.lines.iter().map(|(what, _)| what.chars().count()).max().unwrap_or_default();
         for (what, value) in &self.lines {
             writeln!(f, "{what:<width$} {value}")?;
         }

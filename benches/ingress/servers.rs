@@ -31,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 pub const SPOOL_BYTES: u64 = 4 << 30;
 /// Subscriptions in one namespace, as many as Bellhop allows unless it is told otherwise.
 const NEIGHBOURS: usize = 10;
+/// Clock ticks in a second, as `/proc` counts them.
+const TICKS: u64 = 100;
 const PLUGIN: &str = include_str!("../../examples/github-push/plugin.yaml");
 const TRIGGER: &str = include_str!("../../examples/github-push/trigger.yaml");
 
@@ -204,6 +206,16 @@ impl Started {
             })
             .await?;
         Ok(Self { port, folder: folder.join(name), process: Some(process) })
+    }
+
+    /// Processor time that it has taken so far, in microseconds; nothing where the system has no `/proc`.
+    pub fn cpu_micros(&self) -> Option<u64> {
+        let pid = self.process.as_ref()?.pid();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name before them may hold anything, spaces included; user and system time are the 14th and 15th field.
+        let times = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
+        let ticks: u64 = times.map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
+        Some(ticks * (1_000_000 / TICKS))
     }
 }
 

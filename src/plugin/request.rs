@@ -3,6 +3,7 @@
 use super::cel::value::{Checked, Data, Parsed, null, record, string};
 use super::error::BadBody;
 use http::HeaderMap;
+use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -90,7 +91,7 @@ impl<'a> CallbackRequest<'a> {
         match self.content(payload_field)? {
             Content::Empty => Ok(null()),
             Content::Json(place, text) => {
-                serde_json::from_slice::<Parsed>(&text).map(|parsed| parsed.0).map_err(|error| not_json(place, &error))
+                read_json::<Parsed>(&text).map(|parsed| parsed.0).map_err(|error| not_json(place, &error))
             }
             Content::Form => Ok(first_values(self.body)),
         }
@@ -103,7 +104,7 @@ impl<'a> CallbackRequest<'a> {
     pub(crate) fn check_body(&self, payload_field: Option<&str>) -> Result<(), BadBody> {
         match self.content(payload_field)? {
             Content::Json(place, text) => {
-                serde_json::from_slice::<Checked>(&text).map(|_| ()).map_err(|error| not_json(place, &error))
+                read_json::<Checked>(&text).map(|_| ()).map_err(|error| not_json(place, &error))
             }
             Content::Empty | Content::Form => Ok(()),
         }
@@ -159,6 +160,15 @@ enum Content<'a> {
     Empty,
     Json(String, Cow<'a, [u8]>),
     Form,
+}
+
+/// Reads JSON. That it is UTF-8 is checked once for all of it, which is much faster than string by string.
+fn read_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(text),
+        // Says where.
+        Err(_) => serde_json::from_slice(text),
+    }
 }
 
 fn not_json(place: String, error: &serde_json::Error) -> BadBody {
