@@ -31,6 +31,16 @@ pub enum Part {
     Certs,
     /// The external system.
     Gitea,
+    /// Assigns pods to the node.
+    Scheduler,
+    /// Runs the pods of the node.
+    Kubelet,
+    /// Makes Services work on the node.
+    KubeProxy,
+    /// Resolves the names of Services.
+    CoreDns,
+    /// Installs the charts.
+    Helm,
 }
 
 impl Part {
@@ -38,9 +48,23 @@ impl Part {
     pub const CONTROL_PLANE: [Part; 5] =
         [Part::Etcd, Part::ApiServer, Part::ControllerManager, Part::Kubectl, Part::Certs];
 
+    /// What a node with pods needs besides.
+    pub const NODE: [Part; 5] = [Part::Scheduler, Part::Kubelet, Part::KubeProxy, Part::CoreDns, Part::Helm];
+
     /// Everything.
-    pub const ALL: [Part; 6] =
-        [Part::Etcd, Part::ApiServer, Part::ControllerManager, Part::Kubectl, Part::Certs, Part::Gitea];
+    pub const ALL: [Part; 11] = [
+        Part::Etcd,
+        Part::ApiServer,
+        Part::ControllerManager,
+        Part::Kubectl,
+        Part::Certs,
+        Part::Gitea,
+        Part::Scheduler,
+        Part::Kubelet,
+        Part::KubeProxy,
+        Part::CoreDns,
+        Part::Helm,
+    ];
 
     fn recipe(self) -> Recipe {
         let cluster = Recipe { folder: "tests/cluster", tags: "", cgo: false, ..Recipe::default() };
@@ -70,13 +94,34 @@ impl Part {
                 usually: "4 minutes",
                 ..Recipe::default()
             },
+            Part::Scheduler => Recipe { usually: "20 s", ..cluster.kubernetes("kube-scheduler") },
+            Part::Kubelet => Recipe { usually: "1 minute", ..cluster.kubernetes("kubelet") },
+            Part::KubeProxy => Recipe { usually: "20 s", ..cluster.kubernetes("kube-proxy") },
+            Part::CoreDns => Recipe {
+                file: "coredns",
+                folder: "tests/cluster/coredns",
+                module: "github.com/coredns/coredns",
+                package: ".",
+                sources: &["main.go"],
+                usually: "1 minute",
+                ..cluster
+            },
+            Part::Helm => Recipe {
+                file: "helm",
+                folder: "tests/cluster/helm",
+                module: "helm.sh/helm/v3",
+                package: "helm.sh/helm/v3/cmd/helm",
+                versions: &["helm.sh/helm/v3/internal/version.version=v"],
+                usually: "1 minute",
+                ..cluster
+            },
         }
     }
 
     /// Parts that envtest's folder has, so that they need not be built.
     fn in_assets(self) -> Option<PathBuf> {
         let folder = std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty())?;
-        if matches!(self, Part::Gitea | Part::Certs) {
+        if !matches!(self, Part::Etcd | Part::ApiServer | Part::ControllerManager | Part::Kubectl) {
             return None;
         }
         let path = Path::new(&folder).join(self.recipe().file);
@@ -108,6 +153,9 @@ impl Recipe {
         let package = match file {
             "kube-apiserver" => "k8s.io/kubernetes/cmd/kube-apiserver",
             "kube-controller-manager" => "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "kube-scheduler" => "k8s.io/kubernetes/cmd/kube-scheduler",
+            "kubelet" => "k8s.io/kubernetes/cmd/kubelet",
+            "kube-proxy" => "k8s.io/kubernetes/cmd/kube-proxy",
             _ => "k8s.io/kubernetes/cmd/kubectl",
         };
         // Without a version, clients cannot parse what /version answers.
