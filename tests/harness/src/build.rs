@@ -174,7 +174,8 @@ impl Recipe {
         }
         go_mod
             .lines()
-            .filter_map(|line| line.trim().strip_prefix(self.module)?.strip_prefix(" v"))
+            .map(|line| line.trim().trim_start_matches("require "))
+            .filter_map(|line| line.strip_prefix(self.module)?.strip_prefix(" v"))
             .filter_map(|rest| rest.split_whitespace().next())
             .next()
             .map(str::to_owned)
