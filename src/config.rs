@@ -5,24 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Options of `bellhop run`. Each can also be given by the environment variable that its help names.
+/// What every process needs to know. Each option can also be given by the environment variable that its help names.
 #[derive(clap::Args, Clone, Debug)]
-pub struct RunOptions {
-    /// URL at which external systems reach the public listener, such as https://hooks.example.com
-    #[arg(long, env = "BELLHOP_PUBLIC_URL", value_parser = public_url)]
-    pub public_url: url::Url,
-
-    /// Address of the public listener, which takes the callbacks
-    #[arg(long, env = "BELLHOP_LISTEN", default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
-
+pub struct Common {
     /// Address of the private listener: /healthz, /readyz and /metrics
     #[arg(long, env = "BELLHOP_PRIVATE_LISTEN", default_value = "127.0.0.1:9090")]
     pub private_listen: SocketAddr,
-
-    /// Directory of the spool; events that were accepted and not yet delivered live here
-    #[arg(long, env = "BELLHOP_DATA_DIR", default_value = "/var/lib/bellhop")]
-    pub data_dir: PathBuf,
 
     /// Namespace of what the controller keeps: the installation key and what it needs to delete webhooks
     #[arg(long, env = "BELLHOP_NAMESPACE", default_value = "bellhop-system")]
@@ -31,6 +19,11 @@ pub struct RunOptions {
     /// Namespace of what the controller publishes for the ingress, and of nothing else
     #[arg(long, env = "BELLHOP_INGRESS_NAMESPACE", default_value = "bellhop-ingress")]
     pub ingress_namespace: String,
+
+    /// Namespace whose Subscriptions and WorkflowTriggers are looked after; may be repeated or separated by commas;
+    /// left out: all
+    #[arg(long = "watch-namespace", env = "BELLHOP_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
 
     /// Domain of the cluster's Services; with `localhost`, runners that are Services are reached on loopback
     #[arg(long, env = "BELLHOP_CLUSTER_DOMAIN", default_value = "cluster.local")]
@@ -44,10 +37,47 @@ pub struct RunOptions {
     /// every port; may be repeated or separated by commas
     #[arg(long = "allow-runner-origin", env = "BELLHOP_ALLOW_RUNNER_ORIGINS", value_delimiter = ',')]
     pub allow_runner_origins: Vec<String>,
+}
+
+/// What the controller needs to know besides.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Controller {
+    /// URL at which external systems reach the public listener, such as https://hooks.example.com
+    #[arg(long, env = "BELLHOP_PUBLIC_URL", value_parser = public_url)]
+    pub public_url: url::Url,
+
+    /// Name by which this process holds the Lease that lets one controller work at a time; left out: the host's name
+    #[arg(long, env = "BELLHOP_IDENTITY")]
+    pub identity: Option<String>,
 
     /// Most Subscriptions per plugin and namespace
     #[arg(long, env = "BELLHOP_MAX_SUBSCRIPTIONS", default_value_t = 10)]
     pub max_subscriptions: u32,
+
+    /// How long the deletion of a Subscription waits for the external system before the webhook is given up
+    #[arg(long, env = "BELLHOP_DELETION_DEADLINE", default_value = "24h", value_parser = duration)]
+    pub deletion_deadline: Duration,
+
+    /// The same, in a namespace that is being deleted
+    #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
+    pub namespace_deletion_deadline: Duration,
+}
+
+/// What the ingress needs to know besides.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Ingress {
+    /// Address of the public listener, which takes the callbacks
+    #[arg(long, env = "BELLHOP_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// Directory of the spool; events that were accepted and not yet delivered live here
+    #[arg(long, env = "BELLHOP_DATA_DIR", default_value = "/var/lib/bellhop")]
+    pub data_dir: PathBuf,
+
+    /// How long callbacks are still accepted after SIGTERM, while /readyz says that the process ends; time for load
+    /// balancers to take note
+    #[arg(long, env = "BELLHOP_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
+    pub drain_delay: Duration,
 
     /// Largest body of a callback, in bytes
     #[arg(long, env = "BELLHOP_BODY_LIMIT", default_value_t = 5 * 1024 * 1024)]
@@ -72,14 +102,47 @@ pub struct RunOptions {
     /// How long the record of a finished event is kept; a redelivery within this time is recognised
     #[arg(long, env = "BELLHOP_RETENTION", default_value = "168h", value_parser = duration)]
     pub retention: Duration,
+}
 
-    /// How long the deletion of a Subscription waits for the external system before the webhook is given up
-    #[arg(long, env = "BELLHOP_DELETION_DEADLINE", default_value = "24h", value_parser = duration)]
-    pub deletion_deadline: Duration,
+/// Options of `bellhop run`: controller and ingress in one process.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunOptions {
+    /// What every process needs.
+    #[command(flatten)]
+    pub common: Common,
+    /// What the controller needs.
+    #[command(flatten)]
+    pub controller: Controller,
+    /// What the ingress needs.
+    #[command(flatten)]
+    pub ingress: Ingress,
+}
 
-    /// The same, in a namespace that is being deleted
-    #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
-    pub namespace_deletion_deadline: Duration,
+/// Options of `bellhop controller`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ControllerOptions {
+    /// What every process needs.
+    #[command(flatten)]
+    pub common: Common,
+    /// What the controller needs.
+    #[command(flatten)]
+    pub controller: Controller,
+
+    /// Headless Service of the ingress, in Bellhop's namespace, with a port named `private`: every ready endpoint of it
+    /// is asked whether a callback URL is live
+    #[arg(long, env = "BELLHOP_INGRESS_SERVICE")]
+    pub ingress_service: String,
+}
+
+/// Options of `bellhop ingress`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct IngressOptions {
+    /// What every process needs.
+    #[command(flatten)]
+    pub common: Common,
+    /// What the ingress needs.
+    #[command(flatten)]
+    pub ingress: Ingress,
 }
 
 /// How log lines are written.

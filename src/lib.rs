@@ -14,3 +14,4 @@ pub mod plugin;
 pub mod routes;
 pub mod spool;
 pub mod telemetry;
+pub mod watch;

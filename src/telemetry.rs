@@ -14,6 +14,7 @@
 //! | `bellhop_plugins_invalid` | gauge | | TriggerPlugins that do not compile |
 //! | `bellhop_triggers_invalid` | gauge | | WorkflowTriggers that do not fit their plugin; they never fire |
 //! | `bellhop_spool_bytes` | gauge | | bytes of undelivered requests and dead letters in the spool |
+//! | `bellhop_spool_limit_bytes` | gauge | | bytes that undelivered requests and dead letters may take |
 //! | `bellhop_spool_unmatched` | gauge | | requests that wait for the matcher |
 //! | `bellhop_spool_pending` | gauge | | requests with deliveries that wait or are being attempted |
 //! | `bellhop_spool_dead` | gauge | | requests that are dead letters |
@@ -22,6 +23,10 @@
 //! | `bellhop_delivery_delay_seconds` | histogram | | from the acceptance of a request to its delivery |
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
 //! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `status` is `2xx` to `5xx` or `none` |
+//! | `bellhop_subscriptions` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Ready`; `Ready` itself if it is true; only of the controller that holds the Lease |
+//! | `bellhop_orphaned_webhooks` | gauge | | webhooks that were given up and may stay in an external system; only of the controller that holds the Lease |
+//! | `bellhop_leader` | gauge | | 1 in the controller that holds the Lease |
+//! | `bellhop_watch_errors_total` | counter | `kind` | times that a kind could not be followed; what is known stays in force meanwhile |
 
 use crate::config::LogFormat;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -30,9 +35,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::TryInitError;
@@ -173,6 +179,20 @@ struct CallLabels {
     status: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SubscriptionLabels {
+    plugin: String,
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+/// Brings numbers up to date that are read from somewhere else.
+type Reading = Arc<dyn Fn(&Metrics) + Send + Sync>;
+
 /// The metrics of this process. Clones share the same numbers.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -196,6 +216,12 @@ struct Inner {
     delivery_delay: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     external_calls: Family<CallLabels, Counter>,
+    spool_limit_bytes: Gauge,
+    subscriptions: Family<SubscriptionLabels, Gauge>,
+    orphaned_webhooks: Gauge,
+    leader: Gauge,
+    watch_errors: Family<KindLabels, Counter>,
+    readings: Mutex<BTreeMap<&'static str, Reading>>,
 }
 
 const FAST: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -224,6 +250,12 @@ impl Metrics {
             delivery_delay: add_seconds(r, "delivery_delay", "From acceptance to delivery", &SLOW),
             reconciles: add(r, "reconciles", "Reconciliations", Family::default()),
             external_calls: add(r, "external_calls", "Calls to external systems", Family::default()),
+            spool_limit_bytes: add(r, "spool_limit_bytes", "Room for them, in bytes", Gauge::default()),
+            subscriptions: add(r, "subscriptions", "Subscriptions by the reason of Ready", Family::default()),
+            orphaned_webhooks: add(r, "orphaned_webhooks", "Webhooks that were given up", Gauge::default()),
+            leader: add(r, "leader", "Whether this controller holds the Lease", Gauge::default()),
+            watch_errors: add(r, "watch_errors", "Times that a kind could not be followed", Family::default()),
+            readings: Mutex::default(),
             registry,
         };
         Self(Arc::new(inner))
@@ -253,8 +285,10 @@ impl Metrics {
         self.0.triggers_invalid.set(integer(triggers_invalid));
     }
 
-    /// Sets what the spool holds: bytes, requests that wait for the matcher, with pending deliveries, and dead letters.
-    pub fn spool(&self, bytes: u64, unmatched: u64, pending: u64, dead: u64) {
+    /// Sets what the spool holds: bytes (and how many it may hold), requests that wait for the matcher, with pending
+    /// deliveries, and dead letters.
+    pub fn spool(&self, bytes: u64, limit: u64, unmatched: u64, pending: u64, dead: u64) {
+        self.0.spool_limit_bytes.set(integer(limit));
         self.0.spool_bytes.set(integer(bytes));
         self.0.spool_unmatched.set(integer(unmatched));
         self.0.spool_pending.set(integer(pending));
@@ -298,8 +332,47 @@ impl Metrics {
         self.0.external_calls.get_or_create(&CallLabels { plugin: plugin.to_owned(), call, status }).inc();
     }
 
+    /// Sets the number of Subscriptions by plugin and reason of their condition `Ready`.
+    pub fn subscriptions(&self, counts: BTreeMap<(String, String), usize>) {
+        self.0.subscriptions.clear();
+        for ((plugin, reason), count) in counts {
+            self.0.subscriptions.get_or_create(&SubscriptionLabels { plugin, reason }).set(integer(count));
+        }
+    }
+
+    /// Sets the number of webhooks that were given up.
+    pub fn orphaned_webhooks(&self, count: usize) {
+        self.0.orphaned_webhooks.set(integer(count));
+    }
+
+    /// Says whether this controller holds the Lease.
+    pub fn leads(&self, leads: bool) {
+        self.0.leader.set(i64::from(leads));
+    }
+
+    /// Counts that a kind could not be followed.
+    pub fn watch_failed(&self, kind: &'static str) {
+        self.0.watch_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// Has `reading` called before each export, instead of one that was given under the same name before.
+    pub fn before_export(&self, name: &'static str, reading: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.readings().insert(name, Arc::new(reading));
+    }
+
+    /// Ends what [`Metrics::before_export`] began.
+    pub fn forget_reading(&self, name: &'static str) {
+        self.readings().remove(name);
+    }
+
+    fn readings(&self) -> MutexGuard<'_, BTreeMap<&'static str, Reading>> {
+        self.0.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All series in the OpenMetrics text format, whose content type is [`Metrics::CONTENT_TYPE`].
     pub fn to_text(&self) -> String {
+        let readings: Vec<_> = self.readings().values().cloned().collect();
+        readings.iter().for_each(|reading| reading(self));
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = text::encode(&mut text, &self.0.registry);
@@ -345,6 +418,8 @@ mod tests {
         metrics.delivered(Duration::ZERO, Duration::ZERO);
         metrics.reconciled("Subscription", "ok");
         metrics.external_call("gitea", "create", Some(201));
+        metrics.watch_failed("Secret");
+        metrics.subscriptions(BTreeMap::from([(("gitea".to_owned(), "Ready".to_owned()), 1)]));
         let text = metrics.to_text();
         assert!(text.contains(r#"bellhop_requests_total{plugin="gitea",answer="accepted"} 1"#), "{text}");
         assert!(
@@ -366,6 +441,19 @@ mod tests {
         let mut sorted = documented.clone();
         sorted.sort();
         assert_eq!(sorted, exported);
+    }
+
+    #[test]
+    fn readings_are_taken_at_each_export_until_they_are_forgotten() {
+        let metrics = Metrics::new();
+        metrics.before_export("subscriptions", |metrics| {
+            metrics.subscriptions(BTreeMap::from([(("gitea".to_owned(), "Ready".to_owned()), 3)]));
+        });
+        let sample = r#"bellhop_subscriptions{plugin="gitea",reason="Ready"} 3"#;
+        assert!(metrics.to_text().contains(sample), "{}", metrics.to_text());
+        metrics.forget_reading("subscriptions");
+        metrics.subscriptions(BTreeMap::new());
+        assert!(!metrics.to_text().contains(sample));
     }
 
     #[test]

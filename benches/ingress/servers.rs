@@ -8,7 +8,7 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use bellhop::api::{PublishedRoute, Runner, TriggerPlugin, WorkflowTrigger};
-use bellhop::config::{LogFormat, RunOptions};
+use bellhop::config::{self, LogFormat};
 use bellhop::delivery::{self, Runners};
 use bellhop::external::address::AddressPolicy;
 use bellhop::ingress::{self, Health};
@@ -60,7 +60,9 @@ struct Served {
     #[arg(long)]
     runner: String,
     #[command(flatten)]
-    options: RunOptions,
+    common: config::Common,
+    #[command(flatten)]
+    options: config::Ingress,
 }
 
 /// Runs a server until the process is killed.
@@ -92,7 +94,7 @@ async fn verify(Path(_): Path<String>, headers: HeaderMap, body: Bytes) -> Statu
 }
 
 async fn bellhop(served: Served) -> Result<()> {
-    let options = served.options;
+    let (common, options) = (served.common, served.options);
     telemetry::init(LogFormat::Json, "info")?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let limits = Limits {
@@ -108,14 +110,14 @@ async fn bellhop(served: Served) -> Result<()> {
     let context = delivery::Context {
         routes: routes.clone(),
         spool: spool.clone(),
-        runners: Runners::new(&options.cluster_domain, &options.allow_runner_origins).map_err(anyhow::Error::msg)?,
-        addresses: AddressPolicy::new(options.allow_addresses.clone()),
+        runners: Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?,
+        addresses: AddressPolicy::new(common.allow_addresses.clone()),
         metrics: metrics.clone(),
         health: health.clone(),
     };
     let _delivery = delivery::start(context, shutdown.clone())?;
     let state = ingress::State::new(routes, spool, metrics, health, options.body_limit, options.request_timeout);
-    let private = TcpListener::bind(options.private_listen).await?;
+    let private = TcpListener::bind(common.private_listen).await?;
     // Last: that it can be reached tells that everything is ready.
     let public = TcpListener::bind(options.listen).await?;
     ingress::run(&options, (public, private), Arc::new(state), shutdown).await;
@@ -182,7 +184,6 @@ impl Started {
             let mut option = |name: &str, value: String| args.extend([format!("--{name}"), value]);
             option("subscriptions", subscriptions.to_string());
             option("runner", runner.to_owned());
-            option("public-url", format!("http://127.0.0.1:{port}"));
             option("listen", format!("127.0.0.1:{port}"));
             option("private-listen", format!("127.0.0.1:{private}"));
             option("data-dir", data.display().to_string());

@@ -14,7 +14,7 @@ mod workflow_trigger;
 pub use conditions::{Conditions, Is, reason, type_};
 pub use crds::{all_crds, to_yaml};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-pub use published::{PUBLISHED_LABEL, PublishedRoute};
+pub use published::{PREFER, PUBLISHED_LABEL, PublishedRoute, RouteVersion};
 pub use subscription::*;
 pub use trigger_plugin::*;
 pub use workflow_trigger::*;

@@ -1,15 +1,21 @@
 //! What the controller publishes for the ingress: one Secret for each live callback URL, in a namespace that holds
 //! nothing else. The ingress serves from these alone and never reads a credential of an external system.
 
+use http::HeaderName;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 /// Label of a published Secret; its value is always `route`.
 pub const PUBLISHED_LABEL: &str = "bellhop.dev/published";
+/// Header with which the controller tells an ingress how long it may take to serve a route, as RFC 7240 has it: `wait=8`
+/// is eight seconds.
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 const KEY: &str = "route.json";
 
 /// A live callback URL and what the ingress has to know of its Subscription.
@@ -32,7 +38,35 @@ pub struct PublishedRoute {
     pub events: Vec<String>,
 }
 
+/// Which Subscription's route, and with which content.
+///
+/// Only who knows the callback secrets can compute the digest, so it also proves that whoever asks for a route by it is
+/// the controller that published it.
+#[derive(Clone)]
+pub struct RouteVersion {
+    /// UID of the Subscription.
+    pub uid: Uuid,
+    /// SHA-256 of the content, in hexadecimal.
+    pub digest: String,
+}
+
+impl PartialEq for RouteVersion {
+    /// In a time that does not depend on where the digests differ.
+    fn eq(&self, other: &Self) -> bool {
+        self.uid == other.uid && bool::from(self.digest.as_bytes().ct_eq(other.digest.as_bytes()))
+    }
+}
+
 impl PublishedRoute {
+    /// Identifies the content.
+    pub fn version(&self) -> RouteVersion {
+        RouteVersion { uid: self.uid, digest: hex::encode(Sha256::digest(self.to_json())) }
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings are JSON")
+    }
+
     /// Name of the Secret that publishes the route of the Subscription with this UID.
     pub fn secret_name(uid: Uuid) -> String {
         format!("route-{uid}")
@@ -40,7 +74,7 @@ impl PublishedRoute {
 
     /// The Secret that publishes this route in `namespace`.
     pub fn to_secret(&self, namespace: &str) -> Secret {
-        let json = serde_json::to_vec(self).expect("strings are JSON");
+        let json = self.to_json();
         Secret {
             metadata: ObjectMeta {
                 name: Some(Self::secret_name(self.uid)),
@@ -91,6 +125,8 @@ mod tests {
             events: vec!["push".into()],
         };
         assert_eq!(PublishedRoute::from_secret(&route.to_secret("bellhop-ingress")).unwrap(), route);
+        let other = PublishedRoute { callback_secrets: vec!["another".into()], ..route.clone() };
+        assert!(route.version() == route.version() && route.version() != other.version());
         let debug = format!("{route:?}");
         assert!(!debug.contains("the-token") && !debug.contains("the-secret"), "{debug}");
     }

@@ -3,7 +3,7 @@
 mod run;
 
 use crate::api::{all_crds, to_yaml};
-use crate::config::{LogFormat, RunOptions};
+use crate::config::{ControllerOptions, IngressOptions, LogFormat, RunOptions};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kube::ResourceExt;
@@ -30,6 +30,10 @@ pub struct Cli {
 enum Command {
     /// Run controller and ingress in one process
     Run(Box<RunOptions>),
+    /// Run the controller alone; of several, one works at a time
+    Controller(Box<ControllerOptions>),
+    /// Run the ingress alone
+    Ingress(Box<IngressOptions>),
     /// Print the CustomResourceDefinitions as YAML
     Crds {
         /// Write one file for each into this directory instead
@@ -47,6 +51,14 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(options) => {
             crate::telemetry::init(cli.log_format, &cli.log)?;
             run::run(*options)
+        }
+        Command::Controller(options) => {
+            crate::telemetry::init(cli.log_format, &cli.log)?;
+            run::controller(*options)
+        }
+        Command::Ingress(options) => {
+            crate::telemetry::init(cli.log_format, &cli.log)?;
+            run::ingress(*options)
         }
         Command::Crds { dir: None } => {
             let mut out = std::io::stdout().lock();

@@ -1,12 +1,14 @@
-//! `bellhop run`: controller and ingress in one process.
+//! `bellhop run`, `bellhop controller` and `bellhop ingress`: what runs until it is told to end.
 
-use crate::config::RunOptions;
+use crate::config::{self, ControllerOptions, IngressOptions, RunOptions};
+use crate::controller::replicas::{Replicas, Service};
 use crate::delivery::Runners;
 use crate::external::address::AddressPolicy;
 use crate::ingress::{self, Health};
 use crate::routes;
 use crate::spool::{Limits, Spool};
 use crate::telemetry::Metrics;
+use crate::watch::Scope;
 use crate::{controller, delivery};
 use anyhow::Context;
 use std::net::SocketAddr;
@@ -19,81 +21,167 @@ use tokio_util::sync::CancellationToken;
 /// How long the controller may take to end its passes after a signal.
 const CONTROLLER_END: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM or SIGINT, then finishes what is in flight.
+/// Controller and ingress in one process.
 ///
 /// # Errors
-/// The spool cannot be opened, an address cannot be listened on, the API server cannot be reached at the start.
+/// The spool cannot be opened, an address cannot be listened on, the client of the API server cannot be configured.
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
+    block_on(async |shutdown| {
+        let RunOptions { common, controller, ingress } = options;
+        let ingress = Ingress::start(&common, ingress).await?;
+        let setup = controller::Setup {
+            client: ingress.client.clone(),
+            replicas: Replicas::Here(ingress.routes.clone()),
+            metrics: ingress.metrics.clone(),
+            common: common.clone(),
+            options: controller,
+        };
+        let controller = run_controller(setup, shutdown.clone());
+        let scope = Scope::new(&common.watch_namespaces);
+        let ingress = ingress.serve(&scope, &common.ingress_namespace, shutdown.clone());
+        tokio::pin!(controller, ingress);
+        // Whichever ends first, the other still ends in its own way.
+        tokio::select! {
+            result = &mut controller => {
+                shutdown.cancel();
+                ingress.await;
+                result
+            }
+            () = &mut ingress => controller.await,
+        }
+    })
+}
+
+/// The controller alone.
+///
+/// # Errors
+/// As [`run`].
+pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
+    block_on(async |shutdown| {
+        let ControllerOptions { common, controller, ingress_service } = options;
+        let private = listen(common.private_listen).await?;
+        let client = client().await?;
+        let metrics = Metrics::new();
+        let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
+        let router = ingress::probes(metrics.clone(), String::new);
+        let setup =
+            controller::Setup { client, replicas: Replicas::Service(service), metrics, common, options: controller };
+        let end = CancellationToken::new();
+        let work = async {
+            let result = run_controller(setup, shutdown).await;
+            end.cancel();
+            result
+        };
+        let (result, ()) = tokio::join!(work, ingress::serve_private(private, router, end.clone()));
+        result
+    })
+}
+
+/// The ingress alone.
+///
+/// # Errors
+/// As [`run`].
+pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
+    block_on(async |shutdown| {
+        let IngressOptions { common, ingress } = options;
+        let ingress = Ingress::start(&common, ingress).await?;
+        ingress.serve(&Scope::new(&common.watch_namespaces), &common.ingress_namespace, shutdown).await;
+        Ok(())
+    })
+}
+
+/// Runs until SIGTERM or SIGINT cancels the token, and then until what is in flight has ended.
+fn block_on(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
     // kube and reqwest both speak TLS by rustls; without a provider the first connection would panic. That there is one
     // already is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(options))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let shutdown = CancellationToken::new();
+        cancel_on_signal(shutdown.clone())?;
+        work(shutdown).await
+    })
 }
 
-async fn serve(options: RunOptions) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
-    cancel_on_signal(shutdown.clone())?;
-    let runners = Runners::new(&options.cluster_domain, &options.allow_runner_origins)
-        .map_err(anyhow::Error::msg)
-        .context("--allow-runner-origin")?;
-    let listeners = (listen(options.listen).await?, listen(options.private_listen).await?);
-    let limits = Limits {
-        max_bytes: options.spool_bytes,
-        max_bytes_per_subscription: options.spool_bytes_per_subscription,
-        max_age: options.max_event_age,
-        retention: options.retention,
+async fn run_controller(setup: controller::Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let patience = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(CONTROLLER_END).await;
     };
-    let spool = Spool::open(&options.data_dir.join("spool"), limits).context("the spool")?;
-    let client = kube::Client::try_default().await.context("the configuration of the Kubernetes client")?;
-
-    let (metrics, health) = (Metrics::new(), Health::default());
-    let routes = routes::Handle::new(metrics.clone());
-    let delivery = delivery::start(
-        delivery::Context {
-            routes: routes.clone(),
-            spool: spool.clone(),
-            runners,
-            addresses: AddressPolicy::new(options.allow_addresses.clone()),
-            metrics: metrics.clone(),
-            health: health.clone(),
-        },
-        shutdown.clone(),
-    )
-    .context("delivery")?;
-    let state = ingress::State::new(
-        routes.clone(),
-        spool,
-        metrics.clone(),
-        health,
-        options.body_limit,
-        options.request_timeout,
-    );
-    let watch = routes::watch(client.clone(), &options.ingress_namespace, routes.clone());
-    let controller = controller::run(client, options.clone(), routes.clone(), metrics, shutdown.clone());
-    let ingress = ingress::run(&options, listeners, Arc::new(state), shutdown.clone());
-    let patience = after(&shutdown, CONTROLLER_END);
-    tokio::pin!(watch, controller, ingress, patience);
-    let mut ingress_ended = false;
-    let result = loop {
-        tokio::select! {
-            result = &mut controller => break result.context("the controller"),
-            () = &mut ingress, if !ingress_ended => ingress_ended = true,
-            () = &mut watch => unreachable!("it never ends"),
-            // Requests that are answered meanwhile still reach the disk; what is left undone is done at the next start.
-            () = &mut patience => break Ok(()),
-        }
-    };
-    shutdown.cancel();
-    if !ingress_ended {
-        ingress.await;
+    tokio::select! {
+        result = controller::run(setup, shutdown.clone()) => result.context("the controller"),
+        // What is left undone is done at the next start.
+        () = patience => Ok(()),
     }
-    delivery.stopped().await;
-    result
 }
 
-async fn after(shutdown: &CancellationToken, pause: Duration) {
-    shutdown.cancelled().await;
-    tokio::time::sleep(pause).await;
+/// What an ingress consists of.
+struct Ingress {
+    client: kube::Client,
+    routes: routes::Handle,
+    metrics: Metrics,
+    options: config::Ingress,
+    listeners: (TcpListener, TcpListener),
+    state: Arc<ingress::State>,
+    delivery: delivery::Running,
+    delivery_end: CancellationToken,
+}
+
+impl Ingress {
+    /// Opens the spool and the listeners; deliveries begin.
+    async fn start(common: &config::Common, options: config::Ingress) -> anyhow::Result<Self> {
+        let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins)
+            .map_err(anyhow::Error::msg)
+            .context("--allow-runner-origin")?;
+        let listeners = (listen(options.listen).await?, listen(common.private_listen).await?);
+        let limits = Limits {
+            max_bytes: options.spool_bytes,
+            max_bytes_per_subscription: options.spool_bytes_per_subscription,
+            max_age: options.max_event_age,
+            retention: options.retention,
+        };
+        let spool = Spool::open(&options.data_dir.join("spool"), limits).context("the spool")?;
+        let client = client().await?;
+        let (metrics, health) = (Metrics::new(), Health::default());
+        let routes = routes::Handle::new(metrics.clone());
+        let delivery_end = CancellationToken::new();
+        let delivery = delivery::start(
+            delivery::Context {
+                routes: routes.clone(),
+                spool: spool.clone(),
+                runners,
+                addresses: AddressPolicy::new(common.allow_addresses.clone()),
+                metrics: metrics.clone(),
+                health: health.clone(),
+            },
+            delivery_end.clone(),
+        )
+        .context("delivery")?;
+        let state = ingress::State::new(
+            routes.clone(),
+            spool,
+            metrics.clone(),
+            health,
+            options.body_limit,
+            options.request_timeout,
+        );
+        Ok(Self { client, routes, metrics, options, listeners, state: Arc::new(state), delivery, delivery_end })
+    }
+
+    /// Follows the routes and serves until `shutdown`.
+    async fn serve(self, scope: &Scope, namespace: &str, shutdown: CancellationToken) {
+        let watch = routes::watch(self.client, scope, namespace, self.routes);
+        tokio::select! {
+            () = ingress::run(&self.options, self.listeners, self.state, shutdown) => {}
+            () = watch => unreachable!("it never ends"),
+        }
+        // What is accepted while the listener drains is still delivered; what is left then, after the next start.
+        self.delivery_end.cancel();
+        self.delivery.stopped().await;
+    }
+}
+
+async fn client() -> anyhow::Result<kube::Client> {
+    kube::Client::try_default().await.context("the configuration of the Kubernetes client")
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

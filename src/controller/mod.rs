@@ -2,10 +2,13 @@
 //!
 //! This is the only part that holds credentials of external systems, and the only writer of statuses.
 
+mod census;
 pub mod custody;
+pub mod election;
 pub mod installation;
 mod orphans;
 mod plugins;
+pub mod replicas;
 pub mod slots;
 mod subscription;
 mod trigger_plugin;
@@ -16,20 +19,22 @@ pub use plugins::{PluginState, Plugins};
 pub use subscription::Blocked;
 
 use crate::api::{Subscription, WorkflowTrigger};
-use crate::config::RunOptions;
+use crate::config;
 use crate::delivery::Runners;
 use crate::external;
-use crate::routes;
 use crate::telemetry::Metrics;
+use crate::watch::Scope;
+use anyhow::Context as _;
 use custody::Vault;
+use election::Election;
 use installation::InstallationKey;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::Store;
-use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
+use replicas::Replicas;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -100,9 +105,10 @@ pub enum Retry {
 /// What every controller works with.
 pub struct Context {
     client: kube::Client,
-    options: RunOptions,
+    common: config::Common,
+    options: config::Controller,
     external: external::Client,
-    routes: routes::Handle,
+    replicas: Replicas,
     metrics: Metrics,
     runners: Runners,
     recorder: Recorder,
@@ -116,51 +122,73 @@ pub struct Context {
     attempts: Mutex<HashMap<Uuid, u32>>,
 }
 
-/// Runs all controllers until `shutdown`.
+/// What the controllers start from.
+#[derive(Clone)]
+pub struct Setup {
+    /// Access to the API server.
+    pub client: kube::Client,
+    /// What every process needs to know.
+    pub common: config::Common,
+    /// What the controller needs to know.
+    pub options: config::Controller,
+    /// The ingress.
+    pub replicas: Replicas,
+    /// Where it is counted.
+    pub metrics: Metrics,
+}
+
+/// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.
 ///
 /// # Errors
 /// The installation key cannot be read, or the options are wrong. An API server that does not answer is waited for.
-pub async fn run(
-    client: kube::Client,
-    options: RunOptions,
-    routes: routes::Handle,
-    metrics: Metrics,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let identity = match &setup.options.identity {
+        Some(identity) => identity.clone(),
+        None => hostname::get().map(|name| name.to_string_lossy().into_owned()).context("the host's name")?,
+    };
+    let election = Election::new(setup.client.clone(), &setup.common.namespace, identity, setup.metrics.clone());
+    election.lead(shutdown, |term| work(setup.clone(), term)).await
+}
+
+async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Setup { client, common, options, replicas, metrics } = setup;
     let key = tokio::select! {
-        key = prepare(&client, &options) => key?,
+        key = prepare(&client, &common) => key?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let runners = Runners::new(&options.cluster_domain, &options.allow_runner_origins).map_err(anyhow::Error::msg)?;
-    let policy = external::address::AddressPolicy::new(options.allow_addresses.clone());
-    let all = watcher::Config::default;
+    let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
+    let policy = external::address::AddressPolicy::new(common.allow_addresses.clone());
+    let scope = Scope::new(&common.watch_namespaces);
+    let all_plugins = vec![Api::all(client.clone())];
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
-        watch::follow(Api::all(client.clone()), all(), shutdown.clone());
+        watch::follow(all_plugins, "TriggerPlugin", &metrics, shutdown.clone());
     let (subscriptions, [own_subscriptions, neighbours, users, subscriptions_of_triggers, live]) =
-        watch::follow(Api::all(client.clone()), all(), shutdown.clone());
+        watch::follow(scope.apis(&client), "Subscription", &metrics, shutdown.clone());
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
-        watch::follow(Api::all(client.clone()), all(), shutdown.clone());
+        watch::follow(scope.apis(&client), "WorkflowTrigger", &metrics, shutdown.clone());
     let context = Arc::new(Context {
         external: external::Client::new(policy)?,
-        routes,
+        replicas,
         metrics,
         runners,
         recorder: Recorder::new(client.clone(), Reporter { controller: "bellhop".to_owned(), instance: None }),
         key,
-        vault: Vault::new(client.clone(), &options.namespace),
-        ledgers: Ledgers::new(client.clone(), &options.namespace),
+        vault: Vault::new(client.clone(), &common.namespace),
+        ledgers: Ledgers::new(client.clone(), &common.namespace),
         plugins: Plugins::new(plugins),
         subscriptions,
         triggers,
         accepting: tokio::sync::Mutex::new(()),
         attempts: Mutex::default(),
         client,
+        common,
         options,
     });
     tokio::select! {
         () = context.ready() => {}
         () = shutdown.cancelled() => return Ok(()),
     }
+    let _census = census::Census::start(&context);
     let of_plugins = trigger_plugin::Followed { plugins: own_plugins, subscriptions: users };
     let of_subscriptions = subscription::Followed {
         subscriptions: own_subscriptions,
@@ -173,17 +201,23 @@ pub async fn run(
         subscriptions: subscriptions_of_triggers,
         plugins: plugins_of_triggers,
     };
-    tokio::join!(
-        trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
-        subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
-        workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
-        orphans::run(live, context.clone(), shutdown.clone()),
-    );
+    let controllers = async {
+        tokio::join!(
+            trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
+            subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
+            workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
+            orphans::run(live, context.clone(), shutdown.clone()),
+        );
+    };
+    tokio::select! {
+        () = controllers => {}
+        () = census::orphans(&context) => {}
+    }
     Ok(())
 }
 
 /// Makes what has to be there before anything else, however long the API server takes to answer.
-async fn prepare(client: &kube::Client, options: &RunOptions) -> Result<InstallationKey, Failure> {
+async fn prepare(client: &kube::Client, options: &config::Common) -> Result<InstallationKey, Failure> {
     for attempt in 1.. {
         let made = installation::ensure_namespaces(client, &[&options.namespace, &options.ingress_namespace]).await;
         let key = match made {

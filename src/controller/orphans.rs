@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs the controller until `shutdown`.
 pub async fn run(subscriptions: Changes<Subscription>, context: Arc<Context>, shutdown: CancellationToken) {
-    let custodies = Api::<PartialObjectMeta<Secret>>::namespaced(context.client.clone(), &context.options.namespace);
-    let namespace = context.options.namespace.clone();
+    let custodies = Api::<PartialObjectMeta<Secret>>::namespaced(context.client.clone(), &context.common.namespace);
+    let namespace = context.common.namespace.clone();
     let of_subscription = move |subscription: Subscription| {
         let uid = uid_of(&subscription).ok()?;
         Some(ObjectRef::new(&Custody::secret_name(uid)).within(&namespace))
@@ -39,7 +39,7 @@ async fn reconcile(secret: Arc<PartialObjectMeta<Secret>>, context: Arc<Context>
     {
         return Ok(Action::await_change());
     }
-    let api = Api::<Secret>::namespaced(context.client.clone(), &context.options.namespace);
+    let api = Api::<Secret>::namespaced(context.client.clone(), &context.common.namespace);
     let Some(secret) = api.get_opt(&secret.name_any()).await? else { return Ok(Action::await_change()) };
     let custody = custody::read(&secret)?.custody;
     // The cache may be behind; only the API server can say that the Subscription is gone.

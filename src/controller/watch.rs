@@ -3,12 +3,13 @@
 //! A follower is told of a change after the store has it. With a watch for each controller, one could react to a change
 //! while the store that it reads is still behind, and then nothing would wake it again.
 
+use crate::telemetry::Metrics;
 use futures::{Stream, StreamExt};
 use kube::Resource;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -18,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 /// The changes of one kind, for one follower: objects that were added, changed or deleted.
 pub type Changes<K> = UnboundedReceiver<Result<K, watcher::Error>>;
 
-/// Follows a kind until `shutdown`: its store, and the changes for `N` followers.
+/// Follows a kind, which log and metrics call `kind`, until `shutdown`: its store, and the changes for `N` followers.
 ///
 /// The queues are without a bound, because a follower that did not read would hold up the others; every follower is a
 /// controller, which reads at once and remembers names only.
 pub fn follow<K, const N: usize>(
-    api: Api<K>,
-    config: watcher::Config,
+    apis: Vec<Api<K>>,
+    kind: &'static str,
+    metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> (Store<K>, [Changes<K>; N])
 where
@@ -33,7 +35,8 @@ where
 {
     let (store, writer) = reflector::store();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..N).map(|_| unbounded_channel()).unzip();
-    let events = watcher(api, config).default_backoff().reflect(writer);
+    let events = crate::watch::watch(apis, &watcher::Config::default(), kind, metrics);
+    let events = events.map(Ok::<_, watcher::Error>).reflect(writer).filter_map(async |event| event.ok()).boxed();
     tokio::spawn(async move {
         tokio::select! {
             () = pass_on(events, &senders) => {}
@@ -50,7 +53,7 @@ pub fn stream<K: Send + 'static>(changes: Changes<K>) -> impl Stream<Item = Resu
 }
 
 async fn pass_on<K: Clone>(
-    events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    mut events: impl Stream<Item = Event<K>> + Unpin,
     senders: &[UnboundedSender<Result<K, watcher::Error>>],
 ) {
     let tell = |object: K| {
@@ -61,14 +64,12 @@ async fn pass_on<K: Clone>(
     };
     // The store takes a list as a whole, at its end.
     let mut listed = Vec::new();
-    let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(object) | Event::Delete(object)) => tell(object),
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => listed.push(object),
-            Ok(Event::InitDone) => listed.drain(..).for_each(tell),
-            Err(error) => tracing::warn!(%error, "the API server cannot be followed; tried again"),
+            Event::Apply(object) | Event::Delete(object) => tell(object),
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => listed.push(object),
+            Event::InitDone => listed.drain(..).for_each(tell),
         }
     }
 }
@@ -89,12 +90,12 @@ mod tests {
         let (events, stream) = futures::channel::mpsc::unbounded();
         let task = tokio::spawn(async move { pass_on(stream, &[sender]).await });
         for event in [Event::Init, Event::InitApply(named("a"))] {
-            events.unbounded_send(Ok(event)).unwrap();
+            events.unbounded_send(event).unwrap();
         }
         tokio::task::yield_now().await;
         assert!(changes.try_recv().is_err());
         for event in [Event::InitDone, Event::Delete(named("b"))] {
-            events.unbounded_send(Ok(event)).unwrap();
+            events.unbounded_send(event).unwrap();
         }
         for expected in ["a", "b"] {
             assert_eq!(changes.recv().await.unwrap().unwrap().metadata.name.as_deref(), Some(expected));

@@ -24,10 +24,10 @@ mod server;
 mod tests;
 
 pub use body::{Bounds, Budget};
-pub use private::private_router;
+pub use private::{private_router, probes};
 pub use server::{Limits, serve};
 
-use crate::config::RunOptions;
+use crate::config;
 use crate::routes::{Handle, LogGate};
 use crate::spool::Spool;
 use crate::telemetry::Metrics;
@@ -51,6 +51,7 @@ const HOOK: &str = "/hooks/{token}";
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     spool_failed: Arc<AtomicBool>,
+    ends: Arc<AtomicBool>,
 }
 
 impl Health {
@@ -60,6 +61,16 @@ impl Health {
         if self.spool_failed.load(Ordering::Relaxed) == works {
             self.spool_failed.store(!works, Ordering::Relaxed);
         }
+    }
+
+    /// Says that the process ends soon and should get no more requests.
+    pub fn end(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process ends soon.
+    pub fn ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// Whether the last use of the spool failed.
@@ -106,11 +117,14 @@ pub fn router(state: Arc<State>) -> Router {
     Router::new().route(HOOK, any(hook)).fallback(unknown)
 }
 
-/// Serves the public and the private listener until `shutdown`, then lets requests under way end.
+/// Serves the public listener until `shutdown`, then lets requests under way end; the private one until all that is done,
+/// so that probes and metrics show the end.
 ///
-/// The listeners are bound by the caller, who can so report an address that is taken before anything else happens.
+/// Between `shutdown` and the end of the public listener lies the drain delay: /readyz says that the process ends, and
+/// callbacks are still accepted. The listeners are bound by the caller, who can so report an address that is taken before
+/// anything else happens.
 pub async fn run(
-    options: &RunOptions,
+    options: &config::Ingress,
     (public, private): (TcpListener, TcpListener),
     state: Arc<State>,
     shutdown: CancellationToken,
@@ -119,15 +133,24 @@ pub async fn run(
     let metrics = state.metrics.clone();
     // The answer begins after the last byte and after the disk; what is longer under way than both may take is stuck.
     let limits = Limits { request: options.request_timeout + Duration::from_secs(15), ..Limits::default() };
-    let private_limits = Limits { connections: 256, ..Limits::default() };
-    // The private listener goes last, so that probes and metrics show the end.
-    let private_end = CancellationToken::new();
+    let (public_end, private_end) = (CancellationToken::new(), CancellationToken::new());
+    let drain = async {
+        shutdown.cancelled().await;
+        state.health.end();
+        tokio::time::sleep(options.drain_delay).await;
+        public_end.cancel();
+    };
     let serve_public = async {
-        serve(public, router(state.clone()), limits, Some(metrics), shutdown).await;
+        serve(public, router(state.clone()), limits, Some(metrics), public_end.clone()).await;
         private_end.cancel();
     };
-    let serve_private = serve(private, private_router(state.clone()), private_limits, None, private_end.clone());
-    tokio::join!(serve_public, serve_private);
+    let serve_private = serve_private(private, private_router(state.clone()), private_end.clone());
+    tokio::join!(drain, serve_public, serve_private);
+}
+
+/// Serves a private listener until `shutdown`.
+pub async fn serve_private(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    serve(listener, router, Limits { connections: 256, ..Limits::default() }, None, shutdown).await;
 }
 
 /// What identifies a request to its Subscription: the sender's delivery id, or else the SHA-256 of the body.

@@ -60,7 +60,10 @@ impl Bench {
     }
 
     async fn private(&self, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn ask(&self, request: Request<Body>) -> (StatusCode, String) {
         let response = private_router(self.state.clone()).oneshot(request).await.unwrap();
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -285,6 +288,38 @@ async fn bodies_in_flight_are_bounded() {
     route.traffic().body_bytes.fetch_sub(quarter, Ordering::Relaxed);
     assert_eq!(bench.status(good()).await, StatusCode::OK);
     assert_eq!(route.traffic().body_bytes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn who_knows_a_routes_content_is_told_whether_it_is_served() {
+    let bench = Bench::new();
+    let ask = async |uid: Uuid, digest: &str, wait: &str| {
+        let request = Request::get(format!("/routes/{uid}")).header("if-match", format!("\"{digest}\""));
+        bench.ask(request.header("prefer", wait).body(Body::empty()).unwrap()).await.0
+    };
+    let known = published(1).version();
+    assert_eq!(ask(known.uid, &known.digest, "").await, StatusCode::NO_CONTENT);
+    for (uid, digest) in [(known.uid, ""), (known.uid, &*"0".repeat(64)), (published(2).uid, &*known.digest)] {
+        assert_eq!(ask(uid, digest, "wait=0").await, StatusCode::PRECONDITION_FAILED, "{uid} {digest}");
+    }
+    assert_eq!(bench.private("/routes/x").await.0, StatusCode::BAD_REQUEST);
+    // An answer can be waited for.
+    let later = published(2).version();
+    let publish = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        bench.routes.update(|index| index.apply_route(published(2)));
+    };
+    let (answer, ()) = tokio::join!(ask(later.uid, &later.digest, "wait=5"), publish);
+    assert_eq!(answer, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_is_not_ready_and_still_accepts() {
+    let bench = Bench::new();
+    bench.state.health.end();
+    let (status, body) = bench.private("/readyz").await;
+    assert_eq!((status, &*body), (StatusCode::SERVICE_UNAVAILABLE, "the process ends\n"));
+    assert_eq!(bench.status(good()).await, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ pub use index::{Counts, Index};
 pub use traffic::{LogGate, Traffic};
 pub use watch::watch;
 
-use crate::api::{PublishedRoute, TriggerPluginSpec, Verification, WorkflowTrigger, WorkflowTriggerSpec};
+use crate::api::{PublishedRoute, RouteVersion, TriggerPluginSpec, Verification, WorkflowTrigger, WorkflowTriggerSpec};
 use crate::plugin::{self, Mistake, Plugin, Secret};
 use crate::telemetry::Metrics;
 use index::{Table, token_key};
@@ -253,15 +253,18 @@ impl Handle {
         let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// Whether exactly this route is served.
-    pub fn serves(&self, route: &PublishedRoute) -> bool {
-        self.by_token(&route.token).is_some_and(|served| *served.published == *route)
+    /// Whether exactly this version of the route is served: the same token, secrets and events.
+    pub fn serves(&self, version: &RouteVersion) -> bool {
+        match self.by_uid(version.uid) {
+            Lookup::Served(route) => route.published.version() == *version,
+            Lookup::Waits { .. } | Lookup::Gone => false,
+        }
     }
 
-    /// Waits until exactly this route is served: the same token, secrets and events. Give it a time limit: a route whose
-    /// plugin does not compile is never served.
-    pub async fn confirmed(&self, route: &PublishedRoute) {
-        self.until(|| self.serves(route)).await;
+    /// Waits until exactly this version is served. Give it a time limit: a route whose plugin does not compile is never
+    /// served.
+    pub async fn confirmed(&self, version: &RouteVersion) {
+        self.until(|| self.serves(version)).await;
     }
 
     /// Waits until the route of the Subscription with this UID is no longer served.
@@ -272,6 +275,10 @@ impl Handle {
     /// Tells of every change of the snapshot.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.version.subscribe()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     async fn until(&self, condition: impl Fn() -> bool) {

@@ -2,11 +2,11 @@
 
 use super::{Handle, Index, Trigger};
 use crate::api::{PUBLISHED_LABEL, PublishedRoute, TriggerPlugin, WorkflowTrigger};
-use futures::TryStreamExt;
+use crate::watch::Scope;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
@@ -18,14 +18,14 @@ use uuid::Uuid;
 /// server is away. Once all three were listed, the handle is synced.
 ///
 /// Never returns; to stop it, drop it.
-pub async fn watch(client: Client, ingress_namespace: &str, handle: Handle) {
-    let everywhere = watcher::Config::default();
+pub async fn watch(client: Client, scope: &Scope, ingress_namespace: &str, handle: Handle) {
+    let all = watcher::Config::default();
     let published = watcher::Config::default().labels(PUBLISHED_LABEL);
     let (listed, mut lists) = tokio::sync::mpsc::channel(3);
-    let plugins = follow::<Plugins>(Api::all(client.clone()), everywhere.clone(), &handle, listed.clone());
-    let routes =
-        follow::<Routes>(Api::namespaced(client.clone(), ingress_namespace), published, &handle, listed.clone());
-    let triggers = follow::<Triggers>(Api::all(client), everywhere, &handle, listed);
+    let plugins = follow::<Plugins>(vec![Api::all(client.clone())], &all, &handle, listed.clone());
+    let secrets = vec![Api::namespaced(client.clone(), ingress_namespace)];
+    let routes = follow::<Routes>(secrets, &published, &handle, listed.clone());
+    let triggers = follow::<Triggers>(scope.apis(&client), &all, &handle, listed);
     let sync = async {
         for _ in 0..3 {
             lists.recv().await;
@@ -135,41 +135,32 @@ impl Source for Triggers {
 ///
 /// An object that cannot be decoded must not hold up the others, so each is decoded by itself.
 async fn follow<S: Source>(
-    api: Api<DeserializeGuard<S::Object>>,
-    config: watcher::Config,
+    apis: Vec<Api<DeserializeGuard<S::Object>>>,
+    config: &watcher::Config,
     handle: &Handle,
     listed: tokio::sync::mpsc::Sender<()>,
 ) {
     let (mut seen, mut listed) = (HashSet::new(), Some(listed));
-    loop {
-        let mut events = std::pin::pin!(watcher(api.clone(), config.clone()).default_backoff());
-        loop {
-            let event = match events.try_next().await {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(error) => {
-                    warn!(kind = S::KIND, %error, "the API server cannot be followed; what is known stays in force");
-                    continue;
-                }
-            };
-            match event {
-                Event::Init => seen.clear(),
-                Event::InitApply(object) => {
-                    seen.insert(name(&object));
-                    apply::<S>(handle, object).await;
-                }
-                Event::InitDone => {
-                    let keys = std::mem::take(&mut seen);
-                    update(handle, move |index| S::retain(index, &keys)).await;
-                    if let Some(first) = listed.take() {
-                        let _ = first.send(()).await;
-                    }
-                }
-                Event::Apply(object) => apply::<S>(handle, object).await,
-                Event::Delete(object) => update(handle, move |index| S::delete(index, &name(&object))).await,
+    let mut events = std::pin::pin!(crate::watch::watch(apis, config, S::KIND, handle.metrics()));
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init => seen.clear(),
+            Event::InitApply(object) => {
+                seen.insert(name(&object));
+                apply::<S>(handle, object).await;
             }
+            Event::InitDone => {
+                let keys = std::mem::take(&mut seen);
+                update(handle, move |index| S::retain(index, &keys)).await;
+                if let Some(first) = listed.take() {
+                    let _ = first.send(()).await;
+                }
+            }
+            Event::Apply(object) => apply::<S>(handle, object).await,
+            Event::Delete(object) => update(handle, move |index| S::delete(index, &name(&object))).await,
         }
     }
+    unreachable!("a watch has no end");
 }
 
 fn name<K: Resource>(object: &K) -> Name {

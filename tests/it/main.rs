@@ -7,6 +7,7 @@ mod crash;
 mod creation;
 mod deletion;
 mod delivery;
+mod election;
 mod examples;
 mod schema;
 mod security;

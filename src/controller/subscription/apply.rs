@@ -11,10 +11,6 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// How long the ingress may take to serve a new route before the pass is tried again.
-const ROUTE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the Secret that the Subscription names.
 ///
@@ -136,26 +132,19 @@ fn rank(subscription: &Subscription) -> Option<Waiting> {
     Some(Waiting { created, uid: uid_of(subscription).ok()? })
 }
 
-/// Publishes the route and waits until the ingress serves it.
+/// Publishes the route and waits until every ready replica of the ingress serves it.
 ///
 /// # Errors
-/// [`Failure::Blocked`] if the ingress does not serve it within ten seconds; the API server failed.
+/// [`Failure::Blocked`] if one does not serve it within ten seconds; the API server failed.
 pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure> {
     let route = calls::route(custody);
-    let namespace = &context.options.ingress_namespace;
+    let namespace = &context.common.ingress_namespace;
     let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
     let secret = route.to_secret(namespace);
     let params = PatchParams::apply(super::FIELD_MANAGER).force();
     api.patch(&secret.name_any(), &params, &Patch::Apply(&secret)).await?;
-    if tokio::time::timeout(ROUTE_PATIENCE, context.routes.confirmed(&route)).await.is_err() {
-        return Err(Blocked::retrying(
-            type_::READY,
-            reason::ROUTE_NOT_LIVE,
-            "the ingress does not serve the callback URL yet; see its logs",
-        )
-        .into());
-    }
-    Ok(())
+    let confirmed = context.replicas.confirmed(&route).await;
+    confirmed.map_err(|why| Blocked::retrying(type_::READY, reason::ROUTE_NOT_LIVE, why).into())
 }
 
 /// Asks the external system whether the credentials are good, and stores them as confirmed.

@@ -103,7 +103,7 @@ fn plugin_missing(message: String) -> Failure {
 /// # Errors
 /// The API server failed.
 pub async fn leftovers(context: &Context, uid: Uuid, workspace: &str, plugin: &str) -> Result<(), Failure> {
-    let published = Api::<Secret>::namespaced(context.client.clone(), &context.options.ingress_namespace);
+    let published = Api::<Secret>::namespaced(context.client.clone(), &context.common.ingress_namespace);
     ignore_not_found(published.delete(&PublishedRoute::secret_name(uid), &DeleteParams::default()).await)?;
     context.vault.remove(uid).await?;
     context.ledgers.release(workspace, plugin, uid).await
@@ -120,7 +120,7 @@ async fn give_up(context: &Context, custody: &Custody, why: &str) -> Result<(), 
         "namespace": custody.namespace, "name": custody.name, "plugin": plugin, "webhook": id, "why": why,
         "parameters": custody.accepted.parameters,
     });
-    let orphans = Api::<ConfigMap>::namespaced(context.client.clone(), &context.options.namespace);
+    let orphans = Api::<ConfigMap>::namespaced(context.client.clone(), &context.common.namespace);
     // One field of the map for each orphan, so that records do not overwrite each other.
     let manager = format!("bellhop-orphan-{}", custody.uid);
     let map = json!({

@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use delete::delete as delete_webhook;
-pub use delete::leftovers;
+pub use delete::{ORPHANS, leftovers};
 
 /// Field manager of what this controller writes.
 const FIELD_MANAGER: &str = "bellhop-subscription";
@@ -159,12 +159,15 @@ async fn reconcile(subscription: Arc<Subscription>, context: Arc<Context>) -> Re
 async fn keep(context: &Context, subscription: &Subscription) -> Result<Action, Failure> {
     let uid = uid_of(subscription)?;
     let mut stored = context.vault.get(uid).await?;
+    let mut route_live = match &stored {
+        Some(stored) => context.replicas.serve(&calls::route(&stored.custody)).await,
+        None => false,
+    };
     let blocked = loop {
         let name = &subscription.spec.plugin_ref.name;
         let plugin = context.plugins.get(name);
         let credentials = credentials(context, subscription, &plugin).await?;
         let custody = stored.as_ref().map(|stored| &stored.custody);
-        let route_live = custody.is_some_and(|custody| context.routes.serves(&calls::route(custody)));
         let step = plan::next(subscription, &plugin, custody, credentials.as_ref(), route_live);
         let done = match (step, &plugin, &stored) {
             (plan::Step::Finished, _, _) => break None,
@@ -173,7 +176,10 @@ async fn keep(context: &Context, subscription: &Subscription) -> Result<Action, 
                 Ok(()) => apply::accept(context, subscription, name, events).await.map(Some),
                 Err(failure) => Err(failure),
             },
-            (plan::Step::Publish, _, Some(now)) => apply::publish(context, &now.custody).await.map(|()| stored.clone()),
+            (plan::Step::Publish, _, Some(now)) => apply::publish(context, &now.custody).await.map(|()| {
+                route_live = true;
+                stored.clone()
+            }),
             (plan::Step::Authorize { credentials }, PluginState::Ready(plugin), Some(now)) => {
                 apply::authorize(context, plugin, now, credentials).await.map(Some)
             }

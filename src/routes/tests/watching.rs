@@ -1,6 +1,7 @@
 //! The watches, against an API server that only pretends.
 
 use super::*;
+use crate::watch::Scope;
 use http::{Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -91,10 +92,10 @@ async fn everything_is_listed_in_spite_of_outages_and_of_objects_that_cannot_be_
     handle.update(|index| index.apply_route(published(2)));
     let watching = {
         let handle = handle.clone();
-        tokio::spawn(async move { watch(client(server), "bellhop-ingress", handle).await })
+        tokio::spawn(async move { watch(client(server), &Scope::new(&[]), "bellhop-ingress", handle).await })
     };
     tokio::time::timeout(Duration::from_secs(30), handle.synced()).await.expect("synced");
-    assert!(handle.serves(&published(1)));
+    assert!(handle.serves(&published(1).version()));
     assert_eq!(rule_names(&handle, 1), ["trigger-1"]);
     assert!(matches!(handle.by_uid(Uuid::from_u128(2)), Lookup::Gone));
     assert!(handle.by_token("token-3").is_none() && handle.by_token("token-4").is_none());

@@ -1,0 +1,100 @@
+//! Numbers about the cluster as a whole, read when the metrics are exported.
+
+use super::Context;
+use super::subscription::ORPHANS;
+use crate::api::{Is, Subscription, type_};
+use crate::telemetry::Metrics;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::runtime::watcher::{self, Event};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Name of the reading.
+const SUBSCRIPTIONS: &str = "subscriptions";
+
+/// Counts the Subscriptions as long as it lives.
+pub struct Census(Metrics);
+
+impl Census {
+    /// Begins to count what the controllers know.
+    pub fn start(context: &Arc<Context>) -> Self {
+        let store = context.subscriptions.clone();
+        context.metrics.before_export(SUBSCRIPTIONS, move |metrics| {
+            metrics.subscriptions(count(store.state().iter().map(|subscription| &**subscription)));
+        });
+        Self(context.metrics.clone())
+    }
+}
+
+impl Drop for Census {
+    /// A controller that has lost the Lease knows nothing any more.
+    fn drop(&mut self) {
+        self.0.forget_reading(SUBSCRIPTIONS);
+        self.0.subscriptions(BTreeMap::new());
+        self.0.orphaned_webhooks(0);
+    }
+}
+
+/// Counts the webhooks that were given up, for ever; to stop it, drop it. Whoever has removed one by hand removes its line
+/// from the ConfigMap.
+pub async fn orphans(context: &Context) {
+    let api = Api::<ConfigMap>::namespaced(context.client.clone(), &context.common.namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={ORPHANS}"));
+    let mut events = std::pin::pin!(crate::watch::watch(vec![api], &config, "ConfigMap", &context.metrics));
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Init | Event::Delete(_) => context.metrics.orphaned_webhooks(0),
+            Event::InitApply(map) | Event::Apply(map) => {
+                context.metrics.orphaned_webhooks(map.data.unwrap_or_default().len());
+            }
+            Event::InitDone => {}
+        }
+    }
+}
+
+/// By plugin and reason of the condition `Ready`; one that nobody has looked at yet counts as `Pending`.
+fn count<'a>(subscriptions: impl Iterator<Item = &'a Subscription>) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for subscription in subscriptions {
+        let mut conditions = subscription.status.iter().flat_map(|status| &status.conditions);
+        let reason = match conditions.find(|condition| condition.type_ == type_::READY) {
+            Some(ready) if ready.status == Is::True.as_str() => "Ready",
+            Some(ready) => &ready.reason,
+            None => "Pending",
+        };
+        *counts.entry((subscription.spec.plugin_ref.name.clone(), reason.to_owned())).or_insert(0) += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn subscriptions_are_counted_by_plugin_and_reason() {
+        let subscription = |plugin: &str, conditions: serde_json::Value| {
+            serde_json::from_value::<Subscription>(json!({
+                "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "x"},
+                "spec": {"pluginRef": {"name": plugin}, "authorization": {"manual": {}}},
+                "status": {"conditions": conditions},
+            }))
+            .unwrap()
+        };
+        let ready = |status: &str, reason: &str| {
+            let time = "2026-01-01T00:00:00Z";
+            json!([{"type": "Ready", "status": status, "reason": reason, "message": "", "lastTransitionTime": time}])
+        };
+        let all = [
+            subscription("gitea", ready("True", "Ready")),
+            subscription("gitea", ready("True", "Ready")),
+            subscription("gitea", ready("False", "CredentialsRefused")),
+            subscription("github", json!([])),
+        ];
+        let counts: Vec<_> = count(all.iter()).into_iter().map(|((p, r), n)| format!("{p} {r} {n}")).collect();
+        assert_eq!(counts, ["gitea CredentialsRefused 1", "gitea Ready 2", "github Pending 1"]);
+    }
+}
