@@ -1,8 +1,9 @@
 //! Two minutes of traffic, while everything that can be replaced is replaced.
 
-use crate::support::{NAMESPACE, Team, bellhop_is_ready, figure, in_system, install, world};
+use crate::support::{NAMESPACE, Team, World, bellhop_is_ready, figure, in_system, install, world};
 use crate::traffic::{RATE, Traffic};
 use anyhow::{Context, Result, ensure};
+use bellhop_harness::process;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::EvictParams;
@@ -44,17 +45,34 @@ async fn updates_deletions_evictions_and_the_loss_of_the_leader_lose_no_request(
     bellhop_is_ready(world).await?;
     note("a pod was evicted and is back");
 
-    let holder = ["get", "lease", "bellhop-controller", "-o", "jsonpath={.spec.holderIdentity}"];
-    let leader = in_system(world, &holder).await?;
-    in_system(world, &["delete", "pod", &leader, "--grace-period=0", "--force"]).await?;
+    let first = leader(world).await?;
     let lost = Instant::now();
+    // Frozen, it cannot give the Lease back, as a node that is cut off cannot. Of an existing cluster, only the API is ours.
+    let frozen = match world.cluster.node() {
+        Some(node) => {
+            let id = ["get", "pod", &first, "-o", "jsonpath={.status.containerStatuses[0].containerID}"];
+            let id = in_system(world, &id).await?.trim_start_matches("containerd://").to_owned();
+            process::run(node.command("ctr", ["--namespace", "k8s.io", "tasks", "pause", &id])).await?;
+            Some((node, id))
+        }
+        None => {
+            in_system(world, &["delete", "pod", &first, "--grace-period=0", "--force"]).await?;
+            None
+        }
+    };
     bellhop_harness::eventually(Duration::from_secs(60), "another leader", async || {
-        let now = in_system(world, &holder).await?;
-        ensure!(now != leader && !now.is_empty(), "still {now:?}");
+        let now = leader(world).await?;
+        ensure!(now != first && !now.is_empty(), "still {now:?}");
         Ok(())
     })
     .await?;
-    note(&format!("the leader was killed; another one led after {:.1} s", lost.elapsed().as_secs_f64()));
+    note(&format!("the leader was lost; another one led after {:.1} s", lost.elapsed().as_secs_f64()));
+    team.subscribe("during").await?;
+    if let Some((node, id)) = frozen {
+        process::run(node.command("ctr", ["--namespace", "k8s.io", "tasks", "resume", &id])).await?;
+    }
+    bellhop_is_ready(world).await?;
+    note("the old leader is back, and stands by");
 
     tokio::time::sleep(LENGTH.saturating_sub(started.elapsed())).await;
     let length = started.elapsed();
@@ -68,7 +86,11 @@ async fn updates_deletions_evictions_and_the_loss_of_the_leader_lose_no_request(
         tally.resets,
         tally.slowest.as_secs_f64(),
     ));
-    // What the new leader can do.
-    team.subscribe("another").await?;
+    ensure!(team.hooks().await?.len() == 2, "one webhook for each of two Subscriptions: {:?}", team.hooks().await?);
     team.delete().await
+}
+
+/// The pod that holds the Lease.
+async fn leader(world: &World) -> Result<String> {
+    in_system(world, &["get", "lease", "bellhop-controller", "-o", "jsonpath={.spec.holderIdentity}"]).await
 }
