@@ -2,7 +2,7 @@
 
 mod run;
 
-use crate::api::{all_crds, to_yaml};
+use crate::api::{all_crds, to_markdown, to_yaml};
 use crate::config::{ControllerOptions, IngressOptions, LogFormat, RunOptions};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -39,6 +39,9 @@ enum Command {
         /// Write one file for each into this directory instead
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Write the reference of all fields, in Markdown, into this file instead
+        #[arg(long, conflicts_with = "dir")]
+        reference: Option<PathBuf>,
     },
 }
 
@@ -60,14 +63,17 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             crate::telemetry::init(cli.log_format, &cli.log)?;
             run::ingress(*options)
         }
-        Command::Crds { dir: None } => {
+        Command::Crds { reference: Some(file), .. } => {
+            std::fs::write(&file, to_markdown(&all_crds())).with_context(|| file.display().to_string())
+        }
+        Command::Crds { dir: None, .. } => {
             let mut out = std::io::stdout().lock();
             for crd in all_crds() {
                 write!(out, "---\n{}", to_yaml(&crd)?)?;
             }
             Ok(())
         }
-        Command::Crds { dir: Some(dir) } => {
+        Command::Crds { dir: Some(dir), .. } => {
             for crd in all_crds() {
                 let path = dir.join(format!("{}.yaml", crd.name_any()));
                 std::fs::write(&path, to_yaml(&crd)?).with_context(|| path.display().to_string())?;
