@@ -41,6 +41,8 @@ pub enum Part {
     CoreDns,
     /// Installs the charts.
     Helm,
+    /// Says how GitOps tools judge objects (`tests/cluster/kstatus`).
+    Kstatus,
 }
 
 impl Part {
@@ -52,7 +54,7 @@ impl Part {
     pub const NODE: [Part; 5] = [Part::Scheduler, Part::Kubelet, Part::KubeProxy, Part::CoreDns, Part::Helm];
 
     /// Everything.
-    pub const ALL: [Part; 11] = [
+    pub const ALL: [Part; 12] = [
         Part::Etcd,
         Part::ApiServer,
         Part::ControllerManager,
@@ -64,6 +66,7 @@ impl Part {
         Part::KubeProxy,
         Part::CoreDns,
         Part::Helm,
+        Part::Kstatus,
     ];
 
     fn recipe(self) -> Recipe {
@@ -113,6 +116,14 @@ impl Part {
                 package: "helm.sh/helm/v3/cmd/helm",
                 versions: &["helm.sh/helm/v3/internal/version.version=v"],
                 usually: "1 minute",
+                ..cluster
+            },
+            Part::Kstatus => Recipe {
+                file: "kstatus",
+                folder: "tests/cluster/kstatus",
+                package: ".",
+                sources: &["main.go"],
+                usually: "20 s",
                 ..cluster
             },
         }
