@@ -58,6 +58,9 @@ fn write_kind(page: &mut String, crd: &Value) {
             line(page, &format!("\n### {} {part}\n", text(&names["kind"])));
             let schema = &schema["properties"][part];
             line(page, &format!("{}\n", prose(&schema["description"])));
+            if !schema["default"].is_null() {
+                line(page, &format!("Where it is left out: {}.\n", code(&schema["default"].to_string())));
+            }
             line(page, "| Field | Type | Default | Meaning and limits |\n|---|---|---|---|");
             write_fields(page, schema, "");
         }
