@@ -14,3 +14,4 @@ mod schema;
 mod security;
 mod story;
 mod support;
+mod workspaces;

@@ -112,6 +112,12 @@ impl<'a> Workspace<'a> {
         Ok(workspace)
     }
 
+    /// Takes another namespace, which exists, for everything from now on.
+    pub async fn move_to(&mut self, namespace: &str) -> Result<()> {
+        self.namespace = namespace.to_owned();
+        self.put_secret(SECRET, Some("gitea"), &[("token", &self.user.token)]).await
+    }
+
     pub async fn put_secret(&self, name: &str, plugin: Option<&str>, data: &[(&str, &str)]) -> Result<()> {
         let data: serde_json::Map<_, _> = data.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
         let mut secret = json!({
