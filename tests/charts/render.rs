@@ -261,14 +261,17 @@ fn every_process_takes_what_it_is_told_and_is_told_all_that_it_takes() {
 
 #[test]
 fn numbers_stay_numbers() {
-    let objects =
-        bellhop(&["--set=ingress.spool.bytes=107374182400,ingress.spool.size=200Gi,ingress.bodyLimit=26214400"]);
-    let env: BTreeMap<&str, &str> =
-        items(&find(&objects, "StatefulSet", "bellhop-ingress")["spec"]["template"]["spec"]["containers"][0]["env"])
-            .iter()
-            .filter_map(|variable| Some((variable["name"].as_str()?, variable["value"].as_str()?)))
-            .collect();
+    // Not by --set, which reads numbers in another way than a file: there 26214400 becomes 2.62144e+07.
+    let values = bellhop_harness::world::dir().join("numbers.yaml");
+    std::fs::write(&values, "ingress: {bodyLimit: 26214400, spool: {bytes: 107374182400, size: 200Gi}}\n").unwrap();
+    let objects = bellhop(&["--values", &values.to_string_lossy()]);
+    let container = &find(&objects, "StatefulSet", "bellhop-ingress")["spec"]["template"]["spec"]["containers"][0];
+    let env: BTreeMap<&str, &str> = items(&container["env"])
+        .iter()
+        .filter_map(|variable| Some((variable["name"].as_str()?, variable["value"].as_str()?)))
+        .collect();
     assert_eq!(env["BELLHOP_SPOOL_BYTES"], "107374182400");
+    assert_eq!(env["BELLHOP_SPOOL_BYTES_PER_SUBSCRIPTION"], "268435456");
     assert_eq!(env["BELLHOP_BODY_LIMIT"], "26214400");
     assert_eq!(env["BELLHOP_DRAIN_DELAY"], "5s");
 }
