@@ -1,9 +1,11 @@
 //! What a user types.
 
 mod run;
+mod support_bundle;
+mod uninstall_notice;
 
-use crate::api::{all_crds, to_yaml};
-use crate::config::{ControllerOptions, IngressOptions, LogFormat, RunOptions};
+use crate::api::{all_crds, to_markdown, to_yaml};
+use crate::config::{Common, ControllerOptions, IngressOptions, LogFormat, RunOptions};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kube::ResourceExt;
@@ -34,11 +36,24 @@ enum Command {
     Controller(Box<ControllerOptions>),
     /// Run the ingress alone
     Ingress(Box<IngressOptions>),
+    /// Say what stays when Bellhop is uninstalled, and how to remove it; the chart runs this before it goes
+    UninstallNotice {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write an archive with what somebody needs to see who is to help: resources, logs, metrics, and no secrets
+    SupportBundle {
+        #[command(flatten)]
+        options: support_bundle::Options,
+    },
     /// Print the CustomResourceDefinitions as YAML
     Crds {
         /// Write one file for each into this directory instead
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Write the reference of all fields, in Markdown, into this file instead
+        #[arg(long, conflicts_with = "dir")]
+        reference: Option<PathBuf>,
     },
 }
 
@@ -60,14 +75,19 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             crate::telemetry::init(cli.log_format, &cli.log)?;
             run::ingress(*options)
         }
-        Command::Crds { dir: None } => {
+        Command::UninstallNotice { common } => run::block_on(async |_| uninstall_notice::run(&common).await),
+        Command::SupportBundle { options } => run::block_on(async |_| support_bundle::run(&options).await),
+        Command::Crds { reference: Some(file), .. } => {
+            std::fs::write(&file, to_markdown(&all_crds())).with_context(|| file.display().to_string())
+        }
+        Command::Crds { dir: None, .. } => {
             let mut out = std::io::stdout().lock();
             for crd in all_crds() {
                 write!(out, "---\n{}", to_yaml(&crd)?)?;
             }
             Ok(())
         }
-        Command::Crds { dir: Some(dir) } => {
+        Command::Crds { dir: Some(dir), .. } => {
             for crd in all_crds() {
                 let path = dir.join(format!("{}.yaml", crd.name_any()));
                 std::fs::write(&path, to_yaml(&crd)?).with_context(|| path.display().to_string())?;

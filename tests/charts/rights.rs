@@ -45,7 +45,7 @@ const CONTROLLER: [(&str, &str, &str); 8] = [
     ("*", "bellhop.dev/triggerplugins/status", "patch"),
     ("*", "/namespaces", "get"),
     ("bellhop-system", "/secrets", "create,delete,get,list,update,watch"),
-    ("bellhop-system", "/configmaps", "create,delete,get,list,update"),
+    ("bellhop-system", "/configmaps", "create,delete,get,list,patch,update,watch"),
     ("bellhop-system", "coordination.k8s.io/leases", "create,get,update"),
     ("bellhop-system", "discovery.k8s.io/endpointslices", "get,list,watch"),
     ("bellhop-ingress", "/secrets", "create,delete,get,list,patch,watch"),

@@ -9,6 +9,7 @@ mod deletion;
 mod delivery;
 mod election;
 mod examples;
+mod gitops;
 mod schema;
 mod security;
 mod story;
