@@ -247,7 +247,7 @@ async fn install_upgrade_roll_back_uninstall_and_install_again() -> Result<()> {
 /// The other chart, while the definitions are there.
 async fn the_catalogue(cluster: &ControlPlane) -> Result<()> {
     let path = chart("bellhop-plugins");
-    let notes = helm_on(cluster, &["install", "plugins", &path, "-n", "default", "--set=plugins.github=false"]).await?;
+    let notes = helm_on(cluster, &["install", "plugins", &path, "-n", "default", "--set=plugins={gitea}"]).await?;
     ensure!(notes.contains("Installed: gitea") && !notes.contains("github"), "{notes}");
     let plugin = get(cluster, &["triggerplugins.bellhop.dev", "gitea"]).await?;
     ensure_gone(cluster, &["triggerplugins.bellhop.dev", "github"]).await?;
@@ -255,7 +255,7 @@ async fn the_catalogue(cluster: &ControlPlane) -> Result<()> {
     // Not all of it, because the API server adds defaults.
     ensure!(plugin["spec"]["events"][0]["parameters"] == expected["spec"]["events"][0]["parameters"]);
 
-    helm_on(cluster, &["upgrade", "plugins", &path, "-n", "default", "--set=plugins.gitea=false"]).await?;
+    helm_on(cluster, &["upgrade", "plugins", &path, "-n", "default", "--set=plugins={github}"]).await?;
     get(cluster, &["triggerplugins.bellhop.dev", "github"]).await?;
     let kept = uid(cluster, &["triggerplugins.bellhop.dev", "gitea"]).await.context("chosen no longer, and kept")?;
     ensure!(kept == plugin["metadata"]["uid"]);
