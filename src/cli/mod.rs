@@ -1,9 +1,11 @@
 //! What a user types.
 
 mod run;
+mod support_bundle;
+mod uninstall_notice;
 
 use crate::api::{all_crds, to_markdown, to_yaml};
-use crate::config::{ControllerOptions, IngressOptions, LogFormat, RunOptions};
+use crate::config::{Common, ControllerOptions, IngressOptions, LogFormat, RunOptions};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use kube::ResourceExt;
@@ -34,6 +36,16 @@ enum Command {
     Controller(Box<ControllerOptions>),
     /// Run the ingress alone
     Ingress(Box<IngressOptions>),
+    /// Say what stays when Bellhop is uninstalled, and how to remove it; the chart runs this before it goes
+    UninstallNotice {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Write an archive with what somebody needs to see who is to help: resources, logs, metrics, and no secrets
+    SupportBundle {
+        #[command(flatten)]
+        options: support_bundle::Options,
+    },
     /// Print the CustomResourceDefinitions as YAML
     Crds {
         /// Write one file for each into this directory instead
@@ -63,6 +75,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             crate::telemetry::init(cli.log_format, &cli.log)?;
             run::ingress(*options)
         }
+        Command::UninstallNotice { common } => run::block_on(async |_| uninstall_notice::run(&common).await),
+        Command::SupportBundle { options } => run::block_on(async |_| support_bundle::run(&options).await),
         Command::Crds { reference: Some(file), .. } => {
             std::fs::write(&file, to_markdown(&all_crds())).with_context(|| file.display().to_string())
         }

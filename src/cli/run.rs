@@ -91,7 +91,7 @@ pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
 }
 
 /// Runs until SIGTERM or SIGINT cancels the token, and then until what is in flight has ended.
-fn block_on(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn block_on(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>) -> anyhow::Result<()> {
     // kube and reqwest both speak TLS by rustls; without a provider the first connection would panic. That there is one
     // already is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -146,6 +146,11 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
         Some(identity) => identity.clone(),
         None => hostname::get().map(|name| name.to_string_lossy().into_owned()).context("the host's name")?,
     };
+    // The Lease lies in one of the namespaces.
+    tokio::select! {
+        made = until_answered("the namespaces", || namespaces(&setup.client, &setup.common)) => made?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
     let election = Election::new(setup.client.clone(), &setup.common.namespace, identity, setup.metrics.clone());
     election.lead(shutdown, |term| work(setup.clone(), term)).await
 }
@@ -153,7 +158,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
 async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Setup { client, common, options, replicas, metrics } = setup;
     let key = tokio::select! {
-        key = prepare(&client, &common) => key?,
+        key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
@@ -216,18 +221,20 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes what has to be there before anything else, however long the API server takes to answer.
-async fn prepare(client: &kube::Client, options: &config::Common) -> Result<InstallationKey, Failure> {
-    for attempt in 1.. {
-        let made = installation::ensure_namespaces(client, &[&options.namespace, &options.ingress_namespace]).await;
-        let key = match made {
-            Ok(()) => installation::ensure_key(client, &options.namespace).await,
-            Err(failure) => Err(failure),
-        };
-        match key {
+async fn namespaces(client: &kube::Client, common: &config::Common) -> Result<(), Failure> {
+    installation::ensure_namespaces(client, &[&common.namespace, &common.ingress_namespace]).await
+}
+
+/// Does what has to be done before anything else, however long the API server takes to answer.
+async fn until_answered<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    for attempts in 1.. {
+        match attempt().await {
             Err(failure @ (Failure::Api(_) | Failure::Conflict(_))) => {
-                tracing::warn!(error = %failure, "the namespaces and the installation key cannot be read or made yet");
-                tokio::time::sleep(backoff(attempt)).await;
+                tracing::warn!(error = %failure, "{what} cannot be read or made yet");
+                tokio::time::sleep(backoff(attempts)).await;
             }
             ended => return ended,
         }

@@ -47,16 +47,7 @@ pub fn options(name: &str, control_plane: &ControlPlane) -> Options {
 /// Applies the CRDs and the plugin of Gitea.
 pub async fn install(control_plane: &ControlPlane) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    control_plane.apply_file(&root.join("crds")).await?;
-    control_plane
-        .kubectl([
-            "wait",
-            "--for=condition=Established",
-            "crd/triggerplugins.bellhop.dev",
-            "crd/subscriptions.bellhop.dev",
-            "crd/workflowtriggers.bellhop.dev",
-        ])
-        .await?;
+    control_plane.apply_crds(&root.join("crds")).await?;
     control_plane.apply_file(&root.join("examples/gitea-push/plugin.yaml")).await?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 // Command certs writes the certificates and keys that a control plane for tests needs into one folder:
 //
 //	ca.crt, ca.key                  the authority of everything below but the front proxy
-//	apiserver.crt, apiserver.key    the API server's serving certificate, for loopback
+//	apiserver.crt, apiserver.key    the API server's serving certificate, for loopback and the addresses given
+//	kubelet-client.crt, kubelet-client.key  what the API server shows to kubelets
 //	service-account.key             signs service accounts' tokens
 //	front-proxy-ca.crt              the authority that aggregated API servers trust
 //	front-proxy.crt, front-proxy.key  what the API server shows to them
@@ -31,17 +32,25 @@ type pair struct {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: certs FOLDER")
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: certs FOLDER [ADDRESS...]")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1]); err != nil {
+	if err := run(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "certs:", err)
 		os.Exit(1)
 	}
 }
 
-func run(folder string) error {
+func run(folder string, more []string) error {
+	addresses := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, net.IPv4(10, 0, 0, 1)}
+	for _, text := range more {
+		address := net.ParseIP(text)
+		if address == nil {
+			return fmt.Errorf("%q is not an IP address", text)
+		}
+		addresses = append(addresses, address)
+	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
@@ -53,7 +62,14 @@ func run(folder string) error {
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, net.IPv4(10, 0, 0, 1)},
+		IPAddresses: addresses,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = issue(folder, "kubelet-client", ca, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: "kube-apiserver-kubelet-client", Organization: []string{"system:masters"}},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return err

@@ -41,6 +41,8 @@ pub enum Part {
     CoreDns,
     /// Installs the charts.
     Helm,
+    /// Looks around from inside of a pod (`tests/cluster/visitor`).
+    Visitor,
     /// Says how GitOps tools judge objects (`tests/cluster/kstatus`).
     Kstatus,
 }
@@ -51,10 +53,11 @@ impl Part {
         [Part::Etcd, Part::ApiServer, Part::ControllerManager, Part::Kubectl, Part::Certs];
 
     /// What a node with pods needs besides.
-    pub const NODE: [Part; 5] = [Part::Scheduler, Part::Kubelet, Part::KubeProxy, Part::CoreDns, Part::Helm];
+    pub const NODE: [Part; 6] =
+        [Part::Scheduler, Part::Kubelet, Part::KubeProxy, Part::CoreDns, Part::Helm, Part::Visitor];
 
     /// Everything.
-    pub const ALL: [Part; 12] = [
+    pub const ALL: [Part; 13] = [
         Part::Etcd,
         Part::ApiServer,
         Part::ControllerManager,
@@ -66,6 +69,7 @@ impl Part {
         Part::KubeProxy,
         Part::CoreDns,
         Part::Helm,
+        Part::Visitor,
         Part::Kstatus,
     ];
 
@@ -116,6 +120,13 @@ impl Part {
                 package: "helm.sh/helm/v3/cmd/helm",
                 versions: &["helm.sh/helm/v3/internal/version.version=v"],
                 usually: "1 minute",
+                ..cluster
+            },
+            Part::Visitor => Recipe {
+                file: "visitor",
+                package: "./visitor",
+                sources: &["visitor/main.go"],
+                usually: "5 s",
                 ..cluster
             },
             Part::Kstatus => Recipe {

@@ -1,6 +1,8 @@
-//! A real control plane on loopback: etcd, kube-apiserver, kube-controller-manager. No node, no scheduler.
+//! A real control plane: etcd, kube-apiserver, kube-controller-manager. On loopback it has no node and no scheduler;
+//! [`ControlPlane::start_for_pods`] makes one for a [`cluster`](crate::cluster).
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +28,24 @@ const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,ser
 serviceaccount-token-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,\
 resourcequota-controller,job-controller,deployment-controller,replicaset-controller,endpointslice-controller";
 
+/// What pods need besides.
+const POD_CONTROLLERS: &str = "statefulset-controller,daemonset-controller,disruption-controller,endpoints-controller,\
+persistentvolume-binder-controller,persistentvolume-protection-controller,persistentvolumeclaim-protection-controller,\
+pod-garbage-collector-controller,node-lifecycle-controller,taint-eviction-controller,ttl-after-finished-controller";
+
+/// Where the API server of a cluster with pods is.
+#[derive(Debug, Clone)]
+pub struct Reachable {
+    /// An address of this machine that pods can reach.
+    pub address: Ipv4Addr,
+    /// The subnet of the Services' addresses.
+    pub services: String,
+    /// The first of them, which the Service `kubernetes` gets.
+    pub first_service: Ipv4Addr,
+    /// The node's name, as which its kubelet speaks.
+    pub node: String,
+}
+
 /// A control plane. Dropping it ends its processes.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -40,12 +60,15 @@ pub struct ControlPlane {
 struct Parts {
     name: String,
     log_dir: PathBuf,
+    /// `None`: no pods, everything on loopback.
+    reachable: Option<Reachable>,
     port: u16,
     etcd_port: u16,
     /// Never read: they run as long as the control plane does.
     _etcd: Process,
     api_server: Mutex<Option<Process>>,
     controller_manager: Mutex<Option<Process>>,
+    scheduler: Mutex<Option<Process>>,
 }
 
 impl ControlPlane {
@@ -63,38 +86,44 @@ impl ControlPlane {
             return Ok(control_plane);
         }
 
+        ControlPlane::start_own(dir, name, None).await
+    }
+
+    /// Starts a control plane with a scheduler, whose API server listens where pods reach it. A node can join it with
+    /// [`ControlPlane::kubeconfig_of`] `kubelet` and `kube-proxy`.
+    pub async fn start_for_pods(dir: &Path, name: &str, reachable: Reachable) -> Result<ControlPlane> {
+        crate::http::install_crypto();
+        private_folder(&dir.join(name))?;
+        build::ensure_async(&[Part::Scheduler]).await?;
+        ControlPlane::start_own(dir, name, Some(reachable)).await
+    }
+
+    async fn start_own(dir: &Path, name: &str, reachable: Option<Reachable>) -> Result<ControlPlane> {
+        let folder = dir.join(name);
         build::ensure_async(&Part::CONTROL_PLANE).await?;
         process::run({
             let mut certs = Command::new(build::part(Part::Certs)?);
             certs.arg(folder.join("pki"));
+            if let Some(reachable) = &reachable {
+                certs.args([reachable.address.to_string(), reachable.first_service.to_string()]);
+            }
             certs
         })
         .await?;
         let (port, etcd_port) = (free_port()?, free_port()?);
-        let admin_token = Uuid::new_v4().simple().to_string();
-        let manager_token = Uuid::new_v4().simple().to_string();
-        private_file(
-            &folder.join("tokens.csv"),
-            &format!(
-                "{admin_token},admin,admin,\"system:masters\"\n\
-                 {manager_token},system:kube-controller-manager,kcm,\"system:authenticated\"\n"
-            ),
-        )?;
         let kubeconfig = folder.join("kubeconfig");
-        write_kubeconfig(&kubeconfig, &folder, port, &admin_token)?;
-        write_kubeconfig(&folder.join("controller-manager.kubeconfig"), &folder, port, &manager_token)?;
-
-        let log_dir = dir.join("log");
-        let etcd = start_etcd(&folder, &log_dir.join(format!("{name}-etcd.log")), etcd_port)?;
         let parts = Parts {
             name: name.to_owned(),
-            log_dir,
+            log_dir: dir.join("log"),
             port,
             etcd_port,
-            _etcd: etcd,
+            _etcd: start_etcd(&folder, &dir.join("log").join(format!("{name}-etcd.log")), etcd_port)?,
             api_server: Mutex::new(None),
             controller_manager: Mutex::new(None),
+            scheduler: Mutex::new(None),
+            reachable,
         };
+        parts.write_credentials(&folder)?;
         let kubectl = build::part(Part::Kubectl)?;
         let control_plane = ControlPlane { kubeconfig, folder, kubectl, parts: Some(parts) };
         control_plane.start_api_server().await?;
@@ -112,9 +141,19 @@ impl ControlPlane {
         &self.kubeconfig
     }
 
-    /// `https://127.0.0.1:PORT`; `None` for an existing cluster.
+    /// The kubeconfig of `controller-manager`, `scheduler`, `kubelet` or `kube-proxy`.
+    pub fn kubeconfig_of(&self, component: &str) -> PathBuf {
+        self.folder.join(format!("{component}.kubeconfig"))
+    }
+
+    /// The certificate authority's file.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join("pki/ca.crt")
+    }
+
+    /// `https://ADDRESS:PORT`, the address being loopback if there are no pods; `None` for an existing cluster.
     pub fn url(&self) -> Option<String> {
-        self.parts.as_ref().map(|parts| format!("https://127.0.0.1:{}", parts.port))
+        self.parts.as_ref().map(Parts::url)
     }
 
     /// The administrator's client configuration, to be changed before a client is made of it (impersonation, time-outs).
@@ -147,6 +186,18 @@ impl ControlPlane {
         let args: [&std::ffi::OsStr; 5] =
             ["apply".as_ref(), "--server-side".as_ref(), "--force-conflicts".as_ref(), "-f".as_ref(), path];
         self.kubectl(args).await
+    }
+
+    /// Applies a folder of CustomResourceDefinitions and waits until they are served.
+    pub async fn apply_crds(&self, folder: &Path) -> Result<()> {
+        self.apply_file(folder).await?;
+        // kubectl fails on a definition that nobody has looked at yet, which has no conditions at all.
+        eventually(Duration::from_secs(60), "the definitions are established", async || {
+            let folder = folder.as_os_str();
+            let args = ["wait", "--for=condition=Established", "--timeout=30s", "-f"].map(std::ffi::OsStr::new);
+            self.kubectl(args.into_iter().chain([folder])).await.map(drop)
+        })
+        .await
     }
 
     /// Creates a namespace `PREFIX-xxxxxxxx` and returns its name.
@@ -186,12 +237,12 @@ impl ControlPlane {
             *api_server = Some(process);
         }
         let mut manager = parts.controller_manager.lock().await;
-        let gone = match manager.as_mut() {
-            Some(process) => process.try_wait()?.is_some(),
-            None => true,
-        };
-        if gone {
+        if gone(&mut manager)? {
             *manager = Some(parts.start_controller_manager(&self.folder)?);
+        }
+        let mut scheduler = parts.scheduler.lock().await;
+        if parts.reachable.is_some() && gone(&mut scheduler)? {
+            *scheduler = Some(parts.start_scheduler(&self.folder)?);
         }
         Ok(())
     }
@@ -215,6 +266,14 @@ impl ControlPlane {
     }
 }
 
+/// Whether a process was not started yet, or has ended.
+fn gone(process: &mut Option<Process>) -> Result<bool> {
+    match process {
+        Some(process) => Ok(process.try_wait()?.is_some()),
+        None => Ok(true),
+    }
+}
+
 fn start_etcd(folder: &Path, log: &Path, port: u16) -> Result<Process> {
     let client_url = format!("http://127.0.0.1:{port}");
     let peer_url = format!("http://127.0.0.1:{}", free_port()?);
@@ -234,21 +293,47 @@ fn start_etcd(folder: &Path, log: &Path, port: u16) -> Result<Process> {
 }
 
 impl Parts {
+    fn address(&self) -> IpAddr {
+        self.reachable.as_ref().map_or(Ipv4Addr::LOCALHOST, |reachable| reachable.address).into()
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}:{}", self.address(), self.port)
+    }
+
+    /// Tokens for everybody who speaks to the API server, and kubeconfigs with them.
+    fn write_credentials(&self, folder: &Path) -> Result<()> {
+        let mut users = vec![
+            ("kubeconfig".to_owned(), "admin".to_owned(), "system:masters"),
+            ("controller-manager.kubeconfig".into(), "system:kube-controller-manager".into(), "system:authenticated"),
+        ];
+        if let Some(reachable) = &self.reachable {
+            users.push(("scheduler.kubeconfig".into(), "system:kube-scheduler".into(), "system:authenticated"));
+            users.push(("kube-proxy.kubeconfig".into(), "system:kube-proxy".into(), "system:authenticated"));
+            users.push(("kubelet.kubeconfig".into(), format!("system:node:{}", reachable.node), "system:nodes"));
+        }
+        let mut tokens = String::new();
+        for (file, user, group) in users {
+            let token = Uuid::new_v4().simple().to_string();
+            tokens += &format!("{token},{user},{user},\"{group}\"\n");
+            write_kubeconfig(&folder.join(file), folder, &self.url(), &token)?;
+        }
+        private_file(&folder.join("tokens.csv"), &tokens)
+    }
+
     fn start_api_server(&self, folder: &Path) -> Result<Process> {
         let pki = |name: &str| folder.join("pki").join(name).display().to_string();
         let mut command = Command::new(build::part(Part::ApiServer)?);
         command
             .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
-            .arg("--bind-address=127.0.0.1")
-            .arg("--advertise-address=127.0.0.1")
+            .arg(format!("--bind-address={}", self.address()))
+            .arg(format!("--advertise-address={}", self.address()))
             .arg(format!("--secure-port={}", self.port))
-            // A loopback address cannot be an endpoint of the Service `kubernetes`.
-            .arg("--endpoint-reconciler-type=none")
-            .arg("--service-cluster-ip-range=10.0.0.0/16")
             .arg(format!("--tls-cert-file={}", pki("apiserver.crt")))
             .arg(format!("--tls-private-key-file={}", pki("apiserver.key")))
             .arg(format!("--token-auth-file={}", folder.join("tokens.csv").display()))
-            .arg("--authorization-mode=RBAC")
+            .arg("--authorization-mode=Node,RBAC")
+            .arg("--enable-admission-plugins=NodeRestriction")
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg(format!("--service-account-key-file={}", pki("service-account.key")))
             .arg(format!("--service-account-signing-key-file={}", pki("service-account.key")))
@@ -261,17 +346,33 @@ impl Parts {
             .arg("--requestheader-group-headers=X-Remote-Group")
             .arg("--requestheader-extra-headers-prefix=X-Remote-Extra-")
             .arg("--profiling=false");
+        match &self.reachable {
+            Some(reachable) => command
+                .arg(format!("--service-cluster-ip-range={}", reachable.services))
+                .arg(format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")))
+                .arg(format!("--kubelet-client-key={}", pki("kubelet-client.key")))
+                .arg("--kubelet-preferred-address-types=InternalIP"),
+            None => command
+                .arg("--service-cluster-ip-range=10.0.0.0/16")
+                // A loopback address cannot be an endpoint of the Service `kubernetes`.
+                .arg("--endpoint-reconciler-type=none"),
+        };
         Process::spawn("kube-apiserver", &command, &self.log("apiserver"))
     }
 
     fn start_controller_manager(&self, folder: &Path) -> Result<Process> {
         let kubeconfig = folder.join("controller-manager.kubeconfig").display().to_string();
+        let mut controllers = CONTROLLERS.to_owned();
+        if self.reachable.is_some() {
+            controllers += ",";
+            controllers += POD_CONTROLLERS;
+        }
         let mut command = Command::new(build::part(Part::ControllerManager)?);
         command
             .arg(format!("--kubeconfig={kubeconfig}"))
             .arg("--leader-elect=false")
             .arg("--use-service-account-credentials=true")
-            .arg(format!("--controllers={CONTROLLERS}"))
+            .arg(format!("--controllers={controllers}"))
             .arg(format!("--service-account-private-key-file={}", folder.join("pki/service-account.key").display()))
             .arg(format!("--root-ca-file={}", folder.join("pki/ca.crt").display()))
             .arg("--bind-address=127.0.0.1")
@@ -282,12 +383,22 @@ impl Parts {
         Process::spawn("kube-controller-manager", &command, &self.log("controller-manager"))
     }
 
+    fn start_scheduler(&self, folder: &Path) -> Result<Process> {
+        let mut command = Command::new(build::part(Part::Scheduler)?);
+        command
+            .arg(format!("--kubeconfig={}", folder.join("scheduler.kubeconfig").display()))
+            .arg("--leader-elect=false")
+            // It serves nothing that anybody asks for.
+            .arg("--secure-port=0");
+        Process::spawn("kube-scheduler", &command, &self.log("scheduler"))
+    }
+
     fn log(&self, part: &str) -> PathBuf {
         self.log_dir.join(format!("{}-{part}.log", self.name))
     }
 }
 
-fn write_kubeconfig(path: &Path, folder: &Path, port: u16, token: &str) -> Result<()> {
+fn write_kubeconfig(path: &Path, folder: &Path, url: &str, token: &str) -> Result<()> {
     use base64::Engine;
     let ca = base64::engine::general_purpose::STANDARD.encode(fs::read(folder.join("pki/ca.crt"))?);
     // JSON is YAML.
@@ -298,7 +409,7 @@ fn write_kubeconfig(path: &Path, folder: &Path, port: u16, token: &str) -> Resul
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         "clusters": [{
             "name": "test",
-            "cluster": {"server": format!("https://127.0.0.1:{port}"), "certificate-authority-data": ca},
+            "cluster": {"server": url, "certificate-authority-data": ca},
         }],
         "users": [{"name": "test", "user": {"token": token}}],
     });

@@ -1,6 +1,7 @@
-//! A real Gitea on loopback: the external system.
+//! A real Gitea, on loopback unless pods have to reach it: the external system.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl User {
 /// A Gitea with its own database. Dropping it ends it.
 #[derive(Debug)]
 pub struct Gitea {
-    port: u16,
+    address: SocketAddr,
     folder: PathBuf,
     log: PathBuf,
     binary: PathBuf,
@@ -57,12 +58,17 @@ impl Gitea {
 
     /// Starts a Gitea on this port.
     pub async fn start_on(dir: &Path, name: &str, port: u16) -> Result<Gitea> {
+        Gitea::start_at(dir, name, (Ipv4Addr::LOCALHOST, port).into()).await
+    }
+
+    /// Starts a Gitea at this address.
+    pub async fn start_at(dir: &Path, name: &str, address: SocketAddr) -> Result<Gitea> {
         build::ensure_async(&[Part::Gitea]).await?;
         let folder = dir.join(name);
         private_folder(&folder)?;
-        private_file(&folder.join("app.ini"), &configuration(&folder, port)?)?;
+        private_file(&folder.join("app.ini"), &configuration(&folder, address)?)?;
         let gitea = Gitea {
-            port,
+            address,
             log: dir.join("log").join(format!("{name}.log")),
             binary: build::part(Part::Gitea)?,
             folder,
@@ -87,14 +93,14 @@ impl Gitea {
         Ok(gitea)
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://ADDRESS:PORT`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// The log file.
@@ -203,7 +209,7 @@ impl Gitea {
 
     /// Where to clone from, with the user's credentials in it.
     pub fn clone_url(&self, user: &User, repository: &str) -> String {
-        format!("http://{}:{}@127.0.0.1:{}/{}/{repository}.git", user.name, user.token, self.port, user.name)
+        format!("http://{}:{}@{}/{}/{repository}.git", user.name, user.token, self.address, user.name)
     }
 
     /// Any call of the API as a user: `api(GET, "/api/v1/user", ...)`.
@@ -258,12 +264,13 @@ fn basic(name: &str, password: &str) -> String {
 }
 
 /// Everything that is not needed is off, and what costs time (password hashing, start-up jobs) is cheap.
-fn configuration(folder: &Path, port: u16) -> Result<String> {
+fn configuration(folder: &Path, address: SocketAddr) -> Result<String> {
     let static_root = build::gitea_static_root()?;
     let secret = || URL_SAFE_NO_PAD.encode([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat());
     let (secret_key, internal_token, jwt_secret) = (secret(), secret(), secret());
     let (folder, static_root) = (fs::canonicalize(folder)?, fs::canonicalize(static_root)?);
     let (folder, static_root) = (folder.display(), static_root.display());
+    let (ip, port) = (address.ip(), address.port());
     Ok(format!(
         "APP_NAME = Gitea
 RUN_MODE = prod
@@ -271,9 +278,9 @@ WORK_PATH = {folder}
 
 [server]
 PROTOCOL = http
-HTTP_ADDR = 127.0.0.1
+HTTP_ADDR = {ip}
 HTTP_PORT = {port}
-ROOT_URL = http://127.0.0.1:{port}/
+ROOT_URL = http://{address}/
 STATIC_ROOT_PATH = {static_root}
 DISABLE_SSH = true
 LFS_START_SERVER = false

@@ -4,6 +4,7 @@
 //! - [`control_plane`] runs etcd, kube-apiserver and kube-controller-manager on loopback; [`gitea`] runs the external
 //!   system; [`bellhop`] runs the operator's binary. Each can be stopped, killed and started again on the same ports
 //!   and data.
+//! - [`cluster`] adds a real node on this machine ([`node`]), on which [`image`]s run that were made here.
 //! - [`runner`] is an HTTP service that records what it is asked to run; [`proxy`] stands in front of Gitea and loses,
 //!   holds or answers calls as a test wants. Both are a [`server`] on a thread of their own.
 //! - [`world`] is what the tests of one binary share: a control plane and a Gitea, started once.
@@ -38,10 +39,13 @@
 
 pub mod bellhop;
 pub mod build;
+pub mod cluster;
 pub mod control_plane;
 pub mod git;
 pub mod gitea;
 pub mod http;
+pub mod image;
+pub mod node;
 pub mod ports;
 pub mod process;
 pub mod proxy;

@@ -1,5 +1,6 @@
 //! A runner that records what it is asked to run.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -84,14 +85,19 @@ impl Runner {
 
     /// Starts a runner on this port.
     pub fn start_on(port: u16) -> Result<Runner> {
+        Runner::start_at((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// Starts a runner at this address.
+    pub fn start_at(address: SocketAddr) -> Result<Runner> {
         let state = Arc::new(State {
             requests: RwLock::default(),
             count: watch::channel(0).0,
             responder: RwLock::new(Box::new(|_| Reply::ok())),
         });
         let shared = state.clone();
-        let server = Server::start_on(
-            port,
+        let server = Server::start_at(
+            address,
             Arc::new(move |call| {
                 let recorded = Arc::new(Recorded::new(&call));
                 let count = {
@@ -111,7 +117,7 @@ impl Runner {
         Ok(Runner { server, state })
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://ADDRESS:PORT`.
     pub fn url(&self) -> String {
         self.server.url()
     }

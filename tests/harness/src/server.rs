@@ -85,9 +85,9 @@ impl Reply {
 /// Answers requests.
 pub type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Reply> + Send + Sync>;
 
-/// A server on a loopback port. Dropping it stops it.
+/// A server on a port, of loopback unless told otherwise. Dropping it stops it.
 pub struct Server {
-    port: u16,
+    address: SocketAddr,
     handler: Handler,
     runtime: Mutex<Option<Runtime>>,
 }
@@ -100,19 +100,24 @@ impl Server {
 
     /// Starts a server on this port.
     pub fn start_on(port: u16, handler: Handler) -> Result<Server> {
-        let server = Server { port, handler, runtime: Mutex::new(None) };
+        Server::start_at((Ipv4Addr::LOCALHOST, port).into(), handler)
+    }
+
+    /// Starts a server at this address.
+    pub fn start_at(address: SocketAddr, handler: Handler) -> Result<Server> {
+        let server = Server { address, handler, runtime: Mutex::new(None) };
         server.start_again()?;
         Ok(server)
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://ADDRESS:PORT`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Stops at once: open connections are closed, requests in hand get no answer, new connections are refused.
@@ -130,12 +135,12 @@ impl Server {
         if running.is_some() {
             return Ok(());
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let address = self.address;
         let socket = std::net::TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         socket.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .thread_name(format!("server-{}", self.port))
+            .thread_name(format!("server-{}", address.port()))
             .enable_all()
             .build()?;
         let listener = {

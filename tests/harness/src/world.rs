@@ -34,7 +34,7 @@ pub async fn shared() -> &'static World {
 }
 
 async fn start() -> Result<World> {
-    build::ensure_async(&Part::ALL).await?;
+    build::ensure_async(&Part::CONTROL_PLANE).await?;
     let started = Instant::now();
     let (control_plane, gitea) =
         tokio::try_join!(ControlPlane::start(dir(), "control-plane"), Gitea::start(dir(), "gitea"))?;

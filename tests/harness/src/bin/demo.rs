@@ -171,7 +171,7 @@ impl Demo {
 
         let example = example(state, ports)?;
         kubectl(&control_plane, ["apply", "-f", "crds/"]).await?;
-        kubectl(&control_plane, ["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds/"]).await?;
+        control_plane.apply_crds(&bellhop_harness::root().join("crds")).await?;
         kubectl(&control_plane, ["create", "namespace", "bellhop-system"]).await?;
         kubectl(&control_plane, ["create", "namespace", "bellhop-ingress"]).await?;
 

@@ -1,0 +1,303 @@
+//! Least privilege: what the rendered roles say, and what the API server makes of them.
+
+use crate::support::{PUBLIC_URL, bellhop, chart, cluster, helm_on, items, kind, name, namespace, strings};
+use anyhow::Result;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// `account | scope | group/resource | verbs`, of every rule that is bound to anybody.
+fn table(objects: &[Value]) -> BTreeSet<String> {
+    let mut table = BTreeSet::new();
+    for binding in objects.iter().filter(|object| kind(object).ends_with("RoleBinding")) {
+        let role = &binding["roleRef"];
+        let rules = objects
+            .iter()
+            .find(|o| kind(o) == role["kind"] && name(o) == role["name"] && namespace(o) == namespace(binding))
+            .map(|role| items(&role["rules"]))
+            .expect("the role");
+        for subject in items(&binding["subjects"]) {
+            assert_eq!(subject["kind"], "ServiceAccount", "{binding}");
+            assert_eq!(subject["namespace"], "bellhop-system", "{binding}");
+            for rule in rules {
+                let known = ["apiGroups", "resources", "verbs"];
+                assert!(rule.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{rule}");
+                for group in strings(&rule["apiGroups"]) {
+                    for resource in strings(&rule["resources"]) {
+                        let mut verbs = strings(&rule["verbs"]);
+                        verbs.sort();
+                        let account = subject["name"].as_str().unwrap();
+                        let scope = namespace(binding).unwrap_or("*");
+                        table.insert(format!("{account} | {scope} | {group}/{resource} | {}", verbs.join(",")));
+                    }
+                }
+            }
+        }
+    }
+    table
+}
+
+/// What the controller's work needs everywhere, and in Bellhop's own namespaces.
+const CONTROLLER: [(&str, &str, &str); 8] = [
+    ("*", "bellhop.dev/triggerplugins", "get,list,patch,watch"),
+    ("*", "bellhop.dev/triggerplugins/status", "patch"),
+    ("*", "/namespaces", "get"),
+    ("bellhop-system", "/secrets", "create,delete,get,list,update,watch"),
+    ("bellhop-system", "/configmaps", "create,delete,get,list,patch,update,watch"),
+    ("bellhop-system", "coordination.k8s.io/leases", "create,get,update"),
+    ("bellhop-system", "discovery.k8s.io/endpointslices", "get,list,watch"),
+    ("bellhop-ingress", "/secrets", "create,delete,get,list,patch,watch"),
+];
+/// What it needs in workspaces.
+const CONTROLLER_IN_WORKSPACES: [(&str, &str); 6] = [
+    ("bellhop.dev/subscriptions", "get,list,patch,watch"),
+    ("bellhop.dev/subscriptions/status", "patch"),
+    ("bellhop.dev/workflowtriggers", "get,list,watch"),
+    ("bellhop.dev/workflowtriggers/status", "patch"),
+    ("/secrets", "get"),
+    ("events.k8s.io/events", "create,patch"),
+];
+const INGRESS: [(&str, &str, &str); 2] =
+    [("*", "bellhop.dev/triggerplugins", "get,list,watch"), ("bellhop-ingress", "/secrets", "get,list,watch")];
+const INGRESS_IN_WORKSPACES: [(&str, &str); 1] = [("bellhop.dev/workflowtriggers", "get,list,watch")];
+
+fn expected(controller: &str, ingress: &str, workspaces: &[&str]) -> BTreeSet<String> {
+    let mut table = BTreeSet::new();
+    for (account, own, theirs) in [
+        (controller, &CONTROLLER[..], &CONTROLLER_IN_WORKSPACES[..]),
+        (ingress, &INGRESS[..], &INGRESS_IN_WORKSPACES[..]),
+    ] {
+        for (scope, resource, verbs) in own {
+            table.insert(format!("{account} | {scope} | {resource} | {verbs}"));
+        }
+        for scope in workspaces {
+            for (resource, verbs) in theirs {
+                table.insert(format!("{account} | {scope} | {resource} | {verbs}"));
+            }
+        }
+    }
+    if !workspaces.contains(&"*") {
+        // Where events about TriggerPlugins go.
+        table.insert(format!("{controller} | default | events.k8s.io/events | create,patch"));
+    }
+    table
+}
+
+#[test]
+fn each_account_has_exactly_its_rights() {
+    let (controller, ingress, standalone) = ("bellhop-controller", "bellhop-ingress", "bellhop-standalone");
+    assert_eq!(table(&bellhop(&[])), expected(controller, ingress, &["*"]));
+    let narrow = "--set=watchNamespaces={team-a,team-b}";
+    assert_eq!(table(&bellhop(&[narrow])), expected(controller, ingress, &["team-a", "team-b"]));
+    assert_eq!(table(&bellhop(&["--set=mode=standalone"])), expected(standalone, standalone, &["*"]));
+    let both = table(&bellhop(&["--set=mode=standalone", narrow]));
+    assert_eq!(both, expected(standalone, standalone, &["team-a", "team-b"]));
+}
+
+#[test]
+fn roles_that_nobody_has_are_not_rendered() {
+    for args in [&[][..], &["--set=watchNamespaces={team-a}"], &["--set=mode=standalone"]] {
+        let objects = bellhop(args);
+        let count = |what: &str| objects.iter().filter(|object| kind(object) == what).count();
+        assert_eq!(count("Role"), count("RoleBinding"), "{args:?}");
+        assert_eq!(count("ClusterRole"), 2, "{args:?}");
+        assert_eq!(count("ClusterRoleBinding"), 2, "{args:?}");
+        assert!(count("Role") >= 3, "{args:?}");
+    }
+}
+
+/// One question: verb, `resource[.group][/subresource]`, namespace (`""` is the whole cluster), and the answer.
+type Question<'a> = (&'a str, &'a str, &'a str, bool);
+
+async fn may(client: &kube::Client, account: &str, of: &str, question: &Question<'_>) -> Result<bool> {
+    let (verb, what, namespace, _) = *question;
+    let (resource, subresource) = what.split_once('/').map_or((what, None), |(r, s)| (r, Some(s.to_owned())));
+    let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let review = SubjectAccessReview {
+        metadata: ObjectMeta::default(),
+        spec: SubjectAccessReviewSpec {
+            user: Some(format!("system:serviceaccount:{of}:{account}")),
+            groups: Some(vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{of}"),
+                "system:authenticated".to_owned(),
+            ]),
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource,
+                namespace: Some(namespace.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        status: None,
+    };
+    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+/// An installation of the chart with its own namespaces; what is asked about it.
+struct Installation {
+    system: String,
+    published: String,
+    team: String,
+    other: String,
+}
+
+async fn install(release: &str, args: &[&str]) -> Result<Installation> {
+    let cluster = cluster().await;
+    let system = cluster.create_namespace("system").await?;
+    let team = cluster.create_namespace("team").await?;
+    let other = cluster.create_namespace("other").await?;
+    let published = format!("{system}-routes");
+    let narrow = format!("watchNamespaces={{{team}}}");
+    let args: Vec<String> = args.iter().map(|arg| arg.replace("watchNamespaces=TEAM", &narrow)).collect();
+    let (path, namespace) = (chart("bellhop"), format!("--set=ingressNamespace={published},crds.install=false"));
+    let mut all = vec!["install", release, &path, "--namespace", &system, "--no-hooks", PUBLIC_URL, &namespace];
+    all.extend(args.iter().map(String::as_str));
+    helm_on(cluster, &all).await?;
+    Ok(Installation { system, published, team, other })
+}
+
+async fn ask(installation: &Installation, account: &str, questions: &[Question<'_>]) -> Result<()> {
+    let client = cluster().await.client().await?;
+    let mut wrong = Vec::new();
+    for question in questions {
+        if may(&client, account, &installation.system, question).await? != question.3 {
+            wrong.push(question);
+        }
+    }
+    assert!(wrong.is_empty(), "the API server says otherwise of {account}: {wrong:?}");
+    Ok(())
+}
+
+/// What no account of Bellhop may do, wherever it works.
+fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
+    vec![
+        ("list", "secrets", "", false),
+        ("watch", "secrets", "", false),
+        ("list", "secrets", &i.team, false),
+        ("create", "secrets", &i.team, false),
+        ("update", "secrets", &i.team, false),
+        ("get", "secrets", "kube-system", false),
+        ("create", "pods", &i.team, false),
+        ("create", "pods", &i.system, false),
+        ("create", "pods/exec", &i.system, false),
+        ("get", "pods", &i.team, false),
+        ("create", "subscriptions.bellhop.dev", &i.team, false),
+        ("update", "subscriptions.bellhop.dev", &i.team, false),
+        ("delete", "subscriptions.bellhop.dev", &i.team, false),
+        ("patch", "workflowtriggers.bellhop.dev", &i.team, false),
+        ("create", "triggerplugins.bellhop.dev", "", false),
+        ("delete", "triggerplugins.bellhop.dev", "", false),
+        ("create", "namespaces", "", false),
+        ("list", "namespaces", "", false),
+        ("delete", "namespaces", "", false),
+        ("create", "serviceaccounts/token", &i.system, false),
+        ("create", "roles.rbac.authorization.k8s.io", &i.system, false),
+        ("create", "clusterrolebindings.rbac.authorization.k8s.io", "", false),
+        ("impersonate", "serviceaccounts", &i.system, false),
+        ("patch", "customresourcedefinitions.apiextensions.k8s.io", "", false),
+        ("get", "configmaps", &i.team, false),
+        ("get", "configmaps", "kube-system", false),
+        ("update", "leases.coordination.k8s.io", "kube-system", false),
+        ("list", "nodes", "", false),
+    ]
+}
+
+/// What the controller may do, in Bellhop's namespaces.
+fn controllers<'a>(i: &'a Installation) -> Vec<Question<'a>> {
+    vec![
+        ("watch", "triggerplugins.bellhop.dev", "", true),
+        ("patch", "triggerplugins.bellhop.dev", "", true),
+        ("patch", "triggerplugins.bellhop.dev/status", "", true),
+        ("get", "namespaces", &i.team, true),
+        ("create", "secrets", &i.system, true),
+        ("update", "secrets", &i.system, true),
+        ("delete", "secrets", &i.system, true),
+        ("update", "configmaps", &i.system, true),
+        ("delete", "configmaps", &i.system, true),
+        ("update", "leases.coordination.k8s.io", &i.system, true),
+        ("watch", "endpointslices.discovery.k8s.io", &i.system, true),
+        ("patch", "secrets", &i.published, true),
+        ("delete", "secrets", &i.published, true),
+        ("create", "events.events.k8s.io", "default", true),
+        ("watch", "subscriptions.bellhop.dev", &i.team, true),
+        ("patch", "subscriptions.bellhop.dev", &i.team, true),
+        ("patch", "subscriptions.bellhop.dev/status", &i.team, true),
+        ("list", "workflowtriggers.bellhop.dev", &i.team, true),
+        ("patch", "workflowtriggers.bellhop.dev/status", &i.team, true),
+        ("get", "secrets", &i.team, true),
+        ("create", "events.events.k8s.io", &i.team, true),
+    ]
+}
+
+/// What the ingress may do, and what besides it may not.
+fn ingresses<'a>(i: &'a Installation) -> Vec<Question<'a>> {
+    vec![
+        ("watch", "triggerplugins.bellhop.dev", "", true),
+        ("watch", "workflowtriggers.bellhop.dev", &i.team, true),
+        ("get", "secrets", &i.published, true),
+        ("list", "secrets", &i.published, true),
+        ("watch", "secrets", &i.published, true),
+        ("create", "secrets", &i.published, false),
+        ("patch", "secrets", &i.published, false),
+        ("delete", "secrets", &i.published, false),
+        ("get", "secrets", &i.system, false),
+        ("list", "secrets", &i.system, false),
+        ("get", "secrets", &i.team, false),
+        ("get", "configmaps", &i.system, false),
+        ("get", "leases.coordination.k8s.io", &i.system, false),
+        ("get", "subscriptions.bellhop.dev", &i.team, false),
+        ("patch", "triggerplugins.bellhop.dev", "", false),
+        ("patch", "workflowtriggers.bellhop.dev/status", &i.team, false),
+        ("create", "events.events.k8s.io", &i.team, false),
+        ("get", "namespaces", &i.team, false),
+        ("get", "endpointslices.discovery.k8s.io", &i.system, false),
+    ]
+}
+
+#[tokio::test]
+async fn the_api_server_grants_each_account_what_it_needs_and_no_more() -> Result<()> {
+    let wide = install("wide", &[]).await?;
+    let everywhere =
+        [("list", "subscriptions.bellhop.dev", "", true), ("list", "workflowtriggers.bellhop.dev", "", true)];
+    let controller = [forbidden(&wide), controllers(&wide), everywhere.to_vec()].concat();
+    // By name, a Secret can be read everywhere: this is how credentials are found.
+    let controller: Vec<_> =
+        controller.into_iter().filter(|q| *q != ("get", "secrets", "kube-system", false)).collect();
+    ask(&wide, "wide-bellhop-controller", &controller).await?;
+    let ingress = [forbidden(&wide), ingresses(&wide)].concat();
+    ask(&wide, "wide-bellhop-ingress", &ingress).await
+}
+
+#[tokio::test]
+async fn with_named_namespaces_the_others_are_closed() -> Result<()> {
+    let narrow = install("narrow", &["--set=watchNamespaces=TEAM"]).await?;
+    let closed: [Question; 8] = [
+        ("list", "subscriptions.bellhop.dev", "", false),
+        ("list", "workflowtriggers.bellhop.dev", "", false),
+        ("get", "secrets", &narrow.other, false),
+        ("get", "subscriptions.bellhop.dev", &narrow.other, false),
+        ("patch", "subscriptions.bellhop.dev/status", &narrow.other, false),
+        ("get", "workflowtriggers.bellhop.dev", &narrow.other, false),
+        ("create", "events.events.k8s.io", &narrow.other, false),
+        ("get", "secrets", "default", false),
+    ];
+    let controller = [forbidden(&narrow), controllers(&narrow), closed.to_vec()].concat();
+    ask(&narrow, "narrow-bellhop-controller", &controller).await?;
+    let ingress = [forbidden(&narrow), ingresses(&narrow), closed.to_vec()].concat();
+    ask(&narrow, "narrow-bellhop-ingress", &ingress).await
+}
+
+#[tokio::test]
+async fn one_process_has_the_rights_of_both_and_no_more() -> Result<()> {
+    let alone = install("alone", &["--set=mode=standalone", "--set=watchNamespaces=TEAM"]).await?;
+    let allowed: Vec<_> = ingresses(&alone).into_iter().filter(|question| question.3).collect();
+    let questions = [forbidden(&alone), controllers(&alone), allowed].concat();
+    ask(&alone, "alone-bellhop-standalone", &questions).await
+}
