@@ -593,30 +593,3 @@ async fn the_examples_can_be_built_and_are_what_they_copy() -> Result<()> {
     }
     Ok(())
 }
-
-#[tokio::test]
-async fn the_charts_take_the_values_of_the_examples() -> Result<()> {
-    let helm = tokio::task::spawn_blocking(|| part(Part::Helm)).await??;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (file, values, chart) in [
-        ("flux/bellhop/bellhop.yaml", "/spec/values", "/spec/chart/spec/chart"),
-        ("flux/bellhop/plugins.yaml", "/spec/values", "/spec/chart/spec/chart"),
-        ("argocd/applications/bellhop.yaml", "/spec/source/helm/valuesObject", "/spec/source/path"),
-        ("argocd/applications/bellhop-plugins.yaml", "/spec/source/helm/valuesObject", "/spec/source/path"),
-    ] {
-        let example: Value = serde_saphyr::from_str(&std::fs::read_to_string(example(file))?)?;
-        let values = example.pointer(values).with_context(|| format!("{file} has no {values}"))?;
-        let chart = example.pointer(chart).and_then(Value::as_str).with_context(|| format!("{file} has no {chart}"))?;
-        let file = world::dir().join("values.json");
-        std::fs::write(&file, values.to_string())?;
-        let output = tokio::process::Command::new(&helm)
-            .args(["template", "bellhop", "--kube-version", "1.35.4", "--namespace", NAMESPACE, "--values"])
-            .arg(&file)
-            .arg(root.join(chart))
-            .output()
-            .await?;
-        // The charts' schemas refuse values that they do not know.
-        ensure!(output.status.success(), "{chart}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
-}
