@@ -1,5 +1,13 @@
 //! Bellhop in pods, on a real cluster. Where pods cannot run, one line says that these were left out.
 //!
-//! One cluster serves all tests, and two of them at a time would disturb each other: run with `--test-threads=1`.
+//! One cluster with one Bellhop serves all tests, and what one test breaks would disturb another: they wait for each
+//! other ([`support::world`]). Each leaves Bellhop installed or not, as it likes; each begins with [`support::install`].
 
+mod api_server;
+mod lifecycle;
 mod node;
+mod replicas;
+mod story;
+mod support;
+mod traffic;
+mod update;

@@ -14,6 +14,7 @@ async fn pods_run_resolve_names_and_keep_their_volumes() -> Result<()> {
     if !cluster::is_possible("the test of the node")? {
         return Ok(());
     }
+    let _guard = crate::support::alone().await;
     let cluster = cluster::shared().await;
     cluster.load(&image::visitor().await?).await?;
     let namespace = cluster.control_plane.create_namespace("node").await?;

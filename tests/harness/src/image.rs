@@ -15,8 +15,10 @@ use crate::process;
 /// Where distributions have the certificates of public authorities.
 const CA_ROOTS: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
-/// What the static binaries are built for.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What the static binaries are built for: this machine. That it is named keeps the flags of a static binary away from
+/// procedural macros, which cannot be static.
+const TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" };
 
 /// An image in an archive.
 #[derive(Debug, Clone)]
@@ -35,9 +37,9 @@ impl Image {
 }
 
 /// Bellhop's image: the Dockerfile of this repository, its build stage replaced by the static binary of
-/// `make image-binary`.
+/// `make static`.
 pub async fn bellhop(name: &str) -> Result<Image> {
-    let binary = static_binary("bellhop", "--bin bellhop")?;
+    let binary = static_binary("bellhop")?;
     let roots = CA_ROOTS.iter().find(|path| Path::new(path).exists());
     let roots = roots.with_context(|| format!("no CA certificates at {}", CA_ROOTS.join(" or ")))?;
     let dockerfile = fs::read_to_string(crate::root().join("Dockerfile"))?;
@@ -47,8 +49,7 @@ pub async fn bellhop(name: &str) -> Result<Image> {
 
 /// The example runner.
 pub async fn runner() -> Result<Image> {
-    from_binary("localhost/bellhop-test/runner:1", "runner", &static_binary("examples/runner", "--example runner")?)
-        .await
+    from_binary("localhost/bellhop-test/runner:1", "runner", &static_binary("examples/runner")?).await
 }
 
 /// What holds a pod's namespaces.
@@ -73,14 +74,10 @@ pub async fn visitor() -> Result<Image> {
     from_binary("localhost/bellhop-test/visitor:1", "visitor", &build::part(Part::Visitor)?).await
 }
 
-fn static_binary(file: &str, what: &str) -> Result<PathBuf> {
+fn static_binary(file: &str) -> Result<PathBuf> {
     let path = crate::root().join("target").join(TARGET).join("release").join(file);
     if !path.exists() {
-        bail!(
-            "there is no {}; make it with\n  \
-             RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --target {TARGET} {what}",
-            path.display()
-        );
+        bail!("there is no {}; `make static` makes it", path.display());
     }
     Ok(path)
 }

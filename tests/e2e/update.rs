@@ -1,0 +1,72 @@
+//! Two minutes of traffic, while everything that can be replaced is replaced.
+
+use crate::support::{NAMESPACE, Team, bellhop_is_ready, figure, in_system, install, world};
+use crate::traffic::{RATE, Traffic};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::EvictParams;
+use std::time::{Duration, Instant};
+
+const LENGTH: Duration = Duration::from_secs(120);
+
+#[tokio::test]
+async fn updates_deletions_evictions_and_the_loss_of_the_leader_lose_no_request() -> Result<()> {
+    let Some((world, _guard)) = world("updates under traffic").await? else { return Ok(()) };
+    install(world, &[]).await?;
+    let team = Team::new(world, "update").await?;
+    team.subscribe("acme-web").await?;
+    let (url, secret) = team.callback("acme-web").await?;
+    let pods: Api<Pod> = Api::namespaced(world.cluster.control_plane.client().await?, NAMESPACE);
+
+    let started = Instant::now();
+    let traffic = Traffic::start(&url, &secret, "update")?;
+    traffic.goes_on(50, Duration::from_secs(20)).await?;
+
+    let note = |what: &str| figure(&format!("{:5.1} s: {what}", started.elapsed().as_secs_f64()));
+    in_system(world, &["rollout", "restart", "statefulset/bellhop-ingress", "deployment/bellhop-controller"]).await?;
+    bellhop_is_ready(world).await?;
+    note("ingress and controller were updated one by one");
+
+    in_system(world, &["delete", "pod", "bellhop-ingress-0"]).await?;
+    bellhop_is_ready(world).await?;
+    note("a pod was deleted and is back");
+
+    pods.evict("bellhop-ingress-1", &EvictParams::default()).await.context("eviction of the first pod")?;
+    // The PodDisruptionBudget lets no second one go.
+    let second = pods.evict("bellhop-ingress-0", &EvictParams::default()).await;
+    ensure!(
+        matches!(&second, Err(kube::Error::Api(status)) if status.code == 429),
+        "with one pod away, the other may not be evicted: {second:?}"
+    );
+    bellhop_is_ready(world).await?;
+    note("a pod was evicted and is back");
+
+    let holder = ["get", "lease", "bellhop-controller", "-o", "jsonpath={.spec.holderIdentity}"];
+    let leader = in_system(world, &holder).await?;
+    in_system(world, &["delete", "pod", &leader, "--grace-period=0", "--force"]).await?;
+    let lost = Instant::now();
+    bellhop_harness::eventually(Duration::from_secs(60), "another leader", async || {
+        let now = in_system(world, &holder).await?;
+        ensure!(now != leader && !now.is_empty(), "still {now:?}");
+        Ok(())
+    })
+    .await?;
+    note(&format!("the leader was killed; another one led after {:.1} s", lost.elapsed().as_secs_f64()));
+
+    tokio::time::sleep(LENGTH.saturating_sub(started.elapsed())).await;
+    let length = started.elapsed();
+    let tally = traffic.stop().await?;
+    let duplicates = tally.all_arrive(&team.runner, Duration::from_secs(120)).await?;
+    figure(&format!(
+        "{} requests in {:.0} s ({RATE}/s): none lost, none refused, {} connections reset and tried again, {duplicates} \
+         delivered twice, the slowest took {:.2} s",
+        tally.accepted.len(),
+        length.as_secs_f64(),
+        tally.resets,
+        tally.slowest.as_secs_f64(),
+    ));
+    // What the new leader can do.
+    team.subscribe("another").await?;
+    team.delete().await
+}
