@@ -113,12 +113,25 @@ pub async fn in_system(world: &World, args: &[&str]) -> Result<String> {
     kubectl(world, &[&["--namespace", NAMESPACE], args].concat()).await
 }
 
-/// Waits for the pods of Bellhop.
+/// Waits until all four pods of Bellhop are ready. (`kubectl rollout status` is content with what a controller knew
+/// before it saw that a pod was gone.)
 pub async fn bellhop_is_ready(world: &World) -> Result<()> {
     for part in ["statefulset/bellhop-ingress", "deployment/bellhop-controller"] {
         in_system(world, &["rollout", "status", part, "--timeout=180s"]).await?;
     }
-    Ok(())
+    eventually(PATIENCE, "all pods of Bellhop are ready", async || {
+        let pods: Value = serde_json::from_str(&in_system(world, &["get", "pods", "-o", "json"]).await?)?;
+        let pods = pods["items"].as_array().context("a list has items")?;
+        let is_ready = |pod: &&Value| {
+            let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            pod["metadata"]["deletionTimestamp"].is_null()
+                && conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        };
+        let ready = pods.iter().filter(is_ready).count();
+        ensure!(ready == 4 && pods.len() == 4, "{ready} of {} pods are ready", pods.len());
+        Ok(())
+    })
+    .await
 }
 
 /// A namespace with a user, a repository, credentials, and a runner on this machine behind the Service `runner`.
@@ -264,15 +277,14 @@ pub async fn namespace_is_gone(world: &World, namespace: &str, within: Duration)
 
 /// Uninstalls Bellhop, waits until its last pod is gone, and returns what Helm printed.
 pub async fn uninstall(world: &World) -> Result<String> {
-    let printed =
-        world.cluster.helm(["uninstall", "bellhop", "--namespace", NAMESPACE, "--wait", "--timeout=3m"]).await;
-    let printed = match printed {
-        Ok(printed) => printed,
-        Err(error) => {
-            let seen = in_system(world, &["get", "pods,jobs,events"]).await.unwrap_or_default();
-            bail!("{error:#}\n{seen}")
-        }
-    };
+    let args = ["uninstall", "bellhop", "--namespace", NAMESPACE, "--wait", "--timeout=3m"];
+    let output = tokio::process::Command::from(world.cluster.helm_command(args)).output().await?;
+    // What a hook says goes to the standard error.
+    let printed = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    if !output.status.success() {
+        let seen = in_system(world, &["get", "pods,jobs,events"]).await.unwrap_or_default();
+        bail!("{printed}\n{seen}");
+    }
     // Helm waits for what it deleted, not for what belonged to that.
     eventually(PATIENCE, "the last pod is gone", async || {
         let pods = in_system(world, &["get", "pods", "-o", "name"]).await?;
