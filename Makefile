@@ -39,5 +39,8 @@ bench: ## Measure the ingress against a bare handler; writes target/bench.json
 	$(CARGO) bench --bench ingress
 
 .PHONY: crds
-crds: ## Write crds/ from the types
+crds: ## Write crds/, the chart's copy of it and docs/api.md from the types
 	$(CARGO) run --bin bellhop -- crds --dir crds
+	$(CARGO) run --bin bellhop -- crds --reference docs/api.md
+	mkdir -p charts/bellhop/files/crds
+	cp crds/*.yaml charts/bellhop/files/crds/

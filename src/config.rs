@@ -47,6 +47,7 @@ pub struct Controller {
     pub public_url: url::Url,
 
     /// Name by which this process holds the Lease that lets one controller work at a time; left out: the host's name
+    /// and the address of the private listener
     #[arg(long, env = "BELLHOP_IDENTITY")]
     pub identity: Option<String>,
 

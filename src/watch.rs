@@ -5,11 +5,17 @@ use async_stream::stream;
 use futures::stream::{SelectAll, Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::time::Duration;
+
+/// The longest time until an API server that is back is noticed. kube's own can be a minute, with jitter; a Subscription
+/// needs several kinds to be followed again, by several processes, before it becomes ready.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The namespaces whose objects are looked after.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +58,7 @@ where
 {
     let streams = apis.into_iter().map(|api| {
         let metrics = metrics.clone();
-        let events = watcher(api, config.clone()).default_backoff();
+        let events = watcher(api, config.clone()).backoff(Pauses::default());
         let events = events.filter_map(move |event| {
             let event = event.inspect_err(|error| {
                 tracing::warn!(kind, %error, "the API server cannot be followed; what is known stays in force");
@@ -63,6 +69,24 @@ where
         events.boxed()
     });
     merge(streams.collect())
+}
+
+/// kube's growing pauses between two attempts, but not longer than [`LONGEST_PAUSE`].
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 /// One sequence of events out of several: the first lists as one list, later lists as the changes that they amount to.
@@ -191,6 +215,15 @@ mod tests {
     fn a_later_list_is_passed_on_as_changes() {
         assert_eq!(merged(&["I i:x i:y D I i:y D", "I D"]), "I i:x i:y D a:y d:x");
         assert_eq!(merged(&["I i:x D d:x I D", "I D"]), "I i:x D d:x");
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_short() {
+        let mut pauses = Pauses::default();
+        let grown: Vec<_> = pauses.by_ref().take(12).collect();
+        assert!(grown[0] < Duration::from_secs(2) && grown[11] == LONGEST_PAUSE, "{grown:?}");
+        pauses.reset();
+        assert!(pauses.next().unwrap() < Duration::from_secs(2));
     }
 
     #[test]

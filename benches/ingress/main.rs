@@ -3,9 +3,11 @@
 //! Compared are, each in a process of its own and with the same load:
 //! - a bare axum handler that reads the body, verifies its HMAC and answers;
 //! - Bellhop's ingress with everything that it has: routes, the plugin of GitHub, deduplication, a spool that is synced
-//!   to disk before the answer, metrics, and deliveries to a runner meanwhile; with 10 and with 10,000 subscriptions.
+//!   to disk before the answer, metrics, and deliveries to a runner meanwhile; with 10 and with 10,000 subscriptions in
+//!   the route table, and of the 10,000 once the same 10 are called and once all in turn.
 //!
-//! They take turns, five rounds, each time freshly started and in another order; the median counts. Then come the time
+//! They take turns, five rounds, each time freshly started, forwards and backwards by turns, with a pause in between, in
+//! which the disk is done with what the one before has left; the median counts. Then come the time
 //! from an accepted request to its arrival at the runner, and the memory of an idle `bellhop run` on a real control
 //! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`.
 //!
@@ -37,6 +39,8 @@ const ROUNDS: usize = 5;
 const CONNECTIONS: usize = 64;
 const FEW: usize = 10;
 const MANY: usize = 10_000;
+/// Between two servers.
+const PAUSE: Duration = Duration::from_secs(1);
 const WARM_UP: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(4);
 /// Requests a second while deliveries are timed, and the connections that they come on.
@@ -125,8 +129,10 @@ fn disk(folder: &Path, report: &mut Report) -> Result<()> {
 /// One of the things that are compared.
 #[derive(Default)]
 struct Contestant {
-    /// Nothing is the bare handler.
+    /// Subscriptions in the route table; nothing is the bare handler.
     subscriptions: Option<usize>,
+    /// Subscriptions that are called.
+    called: usize,
     rps: Rounds,
     p50: Rounds,
     p99: Rounds,
@@ -140,7 +146,7 @@ impl Contestant {
             Some(subscriptions) => Started::ingress(folder, subscriptions, &runner.url).await?,
             None => Started::bare(folder).await?,
         };
-        let target = Target::new(server.port, request, self.subscriptions.unwrap_or(1));
+        let target = Target::new(server.port, request, self.called);
         runner.take();
         let cpu_before = server.cpu_micros();
         let mut outcome =
@@ -163,22 +169,25 @@ impl Contestant {
 }
 
 async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
-    let mut all =
-        [None, Some(FEW), Some(MANY)].map(|subscriptions| Contestant { subscriptions, ..Contestant::default() });
+    let mut all = [(None, 1), (Some(FEW), FEW), (Some(MANY), FEW), (Some(MANY), MANY)]
+        .map(|(subscriptions, called)| Contestant { subscriptions, called, ..Contestant::default() });
     for round in 0..ROUNDS {
         for turn in 0..all.len() {
-            all[(round + turn) % 3].run(folder, request, runner).await?;
+            let next = if round % 2 == 0 { turn } else { all.len() - 1 - turn };
+            all[next].run(folder, request, runner).await?;
+            tokio::time::sleep(PAUSE).await;
         }
         let rps = |contestant: &Contestant| contestant.rps.last();
         println!(
-            "round {} of {ROUNDS}: bare {:.0}/s, ingress {:.0}/s, with {MANY} subscriptions {:.0}/s",
+            "round {} of {ROUNDS}: bare {:.0}/s, ingress {:.0}/s, with {MANY} subscriptions {:.0}/s, all called {:.0}/s",
             round + 1,
             rps(&all[0]),
             rps(&all[1]),
             rps(&all[2]),
+            rps(&all[3]),
         );
     }
-    let [bare, few, many] = &all;
+    let [bare, few, many, spread] = &all;
     report.add("bare_rps", "bare handler, requests/s", 0, &bare.rps);
     report.add("bare_p50_ms", "bare handler, p50, ms", 2, &bare.p50);
     report.add("bare_p99_ms", "bare handler, p99, ms", 2, &bare.p99);
@@ -191,6 +200,9 @@ async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &
     report.add("ingress_cpu_us", "ingress, the same with deliveries, µs", 1, &few.cpu);
     report.add("many_routes_rps", "ingress with 10,000 subscriptions, requests/s", 0, &many.rps);
     report.add("routes_ratio", "10,000 subscriptions ÷ 10", 3, &many.rps.over(&few.rps));
+    report.add("spread_rps", "the same with all 10,000 called in turn, requests/s", 0, &spread.rps);
+    report.add("spread_ratio", "10,000 called subscriptions ÷ 10", 3, &spread.rps.over(&few.rps));
+    report.add("spread_cpu_us", "all 10,000 called, processor time of a request, µs", 1, &spread.cpu);
     Ok(())
 }
 
@@ -233,8 +245,7 @@ async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
     println!("starting a control plane");
     let control_plane = ControlPlane::start(folder, "control-plane").await?;
     let root = bellhop_harness::root();
-    control_plane.apply_file(&root.join("crds")).await?;
-    control_plane.kubectl(["wait", "--for=condition=Established", "crd/triggerplugins.bellhop.dev"]).await?;
+    control_plane.apply_crds(&root.join("crds")).await?;
     control_plane.apply_file(&root.join("examples/github-push/plugin.yaml")).await?;
     let options = Options::new(
         env!("CARGO_BIN_EXE_bellhop"),

@@ -1,7 +1,7 @@
 //! The CustomResourceDefinitions, as files.
 
 use super::{Subscription, TriggerPlugin, WorkflowTrigger};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
 /// All definitions, in the order in which they are printed.
@@ -9,6 +9,7 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
     vec![TriggerPlugin::crd(), Subscription::crd(), WorkflowTrigger::crd()]
         .into_iter()
         .map(with_known_formats)
+        .map(with_unseen_status)
         .collect()
 }
 
@@ -19,6 +20,20 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
 pub fn to_yaml(crd: &CustomResourceDefinition) -> anyhow::Result<String> {
     // Through a JSON value, so that keys are sorted and the file does not change with the order of Rust's fields.
     Ok(serde_saphyr::to_string(&serde_json::to_value(crd)?)?)
+}
+
+/// Gives every new object a status which says that no controller has seen it yet.
+///
+/// Without a status, kstatus takes an object for finished (Flux and others wait by it): for a moment at each creation,
+/// and for as long as Bellhop does not run.
+fn with_unseen_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let status = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status"));
+        let status = status.expect("every kind has a status");
+        status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+    }
+    crd
 }
 
 /// Removes the formats that Rust's integers get and the API server does not know (it warns on every apply).

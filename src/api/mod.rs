@@ -6,6 +6,7 @@
 mod conditions;
 mod crds;
 mod published;
+mod reference;
 mod schema;
 mod subscription;
 mod trigger_plugin;
@@ -15,6 +16,7 @@ pub use conditions::{Conditions, Is, reason, type_};
 pub use crds::{all_crds, to_yaml};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use published::{PREFER, PUBLISHED_LABEL, PublishedRoute, RouteVersion};
+pub use reference::to_markdown;
 pub use subscription::*;
 pub use trigger_plugin::*;
 pub use workflow_trigger::*;

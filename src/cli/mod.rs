@@ -4,7 +4,7 @@ mod run;
 mod support_bundle;
 mod uninstall_notice;
 
-use crate::api::{all_crds, to_yaml};
+use crate::api::{all_crds, to_markdown, to_yaml};
 use crate::config::{Common, ControllerOptions, IngressOptions, LogFormat, RunOptions};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -51,6 +51,9 @@ enum Command {
         /// Write one file for each into this directory instead
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Write the reference of all fields, in Markdown, into this file instead
+        #[arg(long, conflicts_with = "dir")]
+        reference: Option<PathBuf>,
     },
 }
 
@@ -74,14 +77,17 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::UninstallNotice { common } => run::block_on(async |_| uninstall_notice::run(&common).await),
         Command::SupportBundle { options } => run::block_on(async |_| support_bundle::run(&options).await),
-        Command::Crds { dir: None } => {
+        Command::Crds { reference: Some(file), .. } => {
+            std::fs::write(&file, to_markdown(&all_crds())).with_context(|| file.display().to_string())
+        }
+        Command::Crds { dir: None, .. } => {
             let mut out = std::io::stdout().lock();
             for crd in all_crds() {
                 write!(out, "---\n{}", to_yaml(&crd)?)?;
             }
             Ok(())
         }
-        Command::Crds { dir: Some(dir) } => {
+        Command::Crds { dir: Some(dir), .. } => {
             for crd in all_crds() {
                 let path = dir.join(format!("{}.yaml", crd.name_any()));
                 std::fs::write(&path, to_yaml(&crd)?).with_context(|| path.display().to_string())?;

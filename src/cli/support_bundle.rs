@@ -81,12 +81,11 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 /// Logs and metrics of Bellhop's pods.
 async fn pods(client: &Client, namespace: &str, bundle: &mut Bundle) -> anyhow::Result<()> {
     let api = Api::<Pod>::namespaced(client.clone(), namespace);
-    let ours = ListParams::default().labels("app.kubernetes.io/name=bellhop");
-    let pods = match api.list(&ours).await {
+    let pods = match api.list(&ListParams::default()).await {
         Ok(pods) => pods,
         Err(error) => return bundle.note("pods", &error.into()),
     };
-    for pod in pods {
+    for pod in pods.into_iter().filter(is_bellhop) {
         let name = pod.name_any();
         for previous in [false, true] {
             let params = LogParams {
@@ -108,6 +107,13 @@ async fn pods(client: &Client, namespace: &str, bundle: &mut Bundle) -> anyhow::
         bundle.add_or_note(&format!("metrics/{name}.txt"), metrics.await)?;
     }
     Ok(())
+}
+
+/// By the name of the private listener's port, which no value of the chart changes.
+fn is_bellhop(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports.any(|port| port.name.as_deref() == Some("private") && port.container_port == i32::from(PRIVATE_PORT))
 }
 
 async fn list(

@@ -53,7 +53,7 @@ fn notice(subscriptions: &[String], namespace: &str, ingress_namespace: &str) ->
         };
         let _ = write!(
             text,
-            "{} Subscriptions still exist: {named}{more}\n\
+            "Subscriptions that still exist ({}): {named}{more}\n\
              Their webhooks stay in the external systems, whose calls nobody answers from now on. Nothing is lost by \
              that: install the chart again with the same release name and namespace, and it takes them over as they \
              are.\n\
@@ -84,7 +84,7 @@ mod tests {
     fn the_notice_names_subscriptions_and_how_to_finish() {
         let names: Vec<_> = (0..23).map(|n| format!("team-a/sub-{n:02}")).collect();
         let text = notice(&names, "bellhop-system", "bellhop-ingress");
-        assert!(text.starts_with("23 Subscriptions still exist: team-a/sub-00 "), "{text}");
+        assert!(text.starts_with("Subscriptions that still exist (23): team-a/sub-00 "), "{text}");
         assert!(text.contains("team-a/sub-19 and 3 more\n") && !text.contains("sub-20"), "{text}");
         assert!(text.contains("kubectl delete subscriptions.bellhop.dev --all --all-namespaces"), "{text}");
         assert!(text.contains(FINALIZER), "{text}");

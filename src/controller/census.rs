@@ -7,6 +7,7 @@ use crate::telemetry::Metrics;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ pub struct Census(Metrics);
 impl Census {
     /// Begins to count what the controllers know.
     pub fn start(context: &Arc<Context>) -> Self {
-        let store = context.subscriptions.clone();
+        let (store, plugins) = (context.subscriptions.clone(), context.plugins.store().clone());
         context.metrics.before_export(SUBSCRIPTIONS, move |metrics| {
-            metrics.subscriptions(count(store.state().iter().map(|subscription| &**subscription)));
+            let is_plugin = |name: &str| plugins.get(&ObjectRef::new(name)).is_some();
+            metrics.subscriptions(count(store.state().iter().map(|subscription| &**subscription), is_plugin));
         });
         Self(context.metrics.clone())
     }
@@ -54,8 +56,12 @@ pub async fn orphans(context: &Context) {
     }
 }
 
-/// By plugin and reason of the condition `Ready`; one that nobody has looked at yet counts as `Pending`.
-fn count<'a>(subscriptions: impl Iterator<Item = &'a Subscription>) -> BTreeMap<(String, String), usize> {
+/// By plugin (empty if there is none with that name: labels are not for users to fill) and reason of the condition
+/// `Ready`; one that nobody has looked at yet counts as `Pending`.
+fn count<'a>(
+    subscriptions: impl Iterator<Item = &'a Subscription>,
+    is_plugin: impl Fn(&str) -> bool,
+) -> BTreeMap<(String, String), usize> {
     let mut counts = BTreeMap::new();
     for subscription in subscriptions {
         let mut conditions = subscription.status.iter().flat_map(|status| &status.conditions);
@@ -64,7 +70,8 @@ fn count<'a>(subscriptions: impl Iterator<Item = &'a Subscription>) -> BTreeMap<
             Some(ready) => &ready.reason,
             None => "Pending",
         };
-        *counts.entry((subscription.spec.plugin_ref.name.clone(), reason.to_owned())).or_insert(0) += 1;
+        let plugin = Some(&subscription.spec.plugin_ref.name).filter(|name| is_plugin(name)).cloned();
+        *counts.entry((plugin.unwrap_or_default(), reason.to_owned())).or_insert(0) += 1;
     }
     counts
 }
@@ -93,8 +100,12 @@ mod tests {
             subscription("gitea", ready("True", "Ready")),
             subscription("gitea", ready("False", "CredentialsRefused")),
             subscription("github", json!([])),
+            subscription("no-such-plugin", ready("False", "PluginNotReady")),
         ];
-        let counts: Vec<_> = count(all.iter()).into_iter().map(|((p, r), n)| format!("{p} {r} {n}")).collect();
-        assert_eq!(counts, ["gitea CredentialsRefused 1", "gitea Ready 2", "github Pending 1"]);
+        let counts: Vec<_> = count(all.iter(), |name| name != "no-such-plugin")
+            .into_iter()
+            .map(|((p, r), n)| format!("{p} {r} {n}"))
+            .collect();
+        assert_eq!(counts, [" PluginNotReady 1", "gitea CredentialsRefused 1", "gitea Ready 2", "github Pending 1"]);
     }
 }

@@ -167,18 +167,20 @@ impl Election {
         let mut renewed = Instant::now();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(RETRY.min(RENEW_DEADLINE.saturating_sub(renewed.elapsed()))) => {}
                 () = release.cancelled() => break,
             }
-            // The answer arrives later than it was made: what counts is when the request was sent.
+            // The answer arrives later than it was made: what counts is when the request was sent. No request goes on beyond
+            // the deadline, for then another controller may begin soon.
             let sent = Instant::now();
-            match tokio::time::timeout(REQUEST, self.try_renew(&lease)).await {
+            let limit = REQUEST.min(RENEW_DEADLINE.saturating_sub(renewed.elapsed()));
+            match tokio::time::timeout(limit, self.try_renew(&lease)).await {
                 Ok(Ok(Some(written))) => (lease, renewed) = (written, sent),
                 Ok(Ok(None)) => return,
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease {LEASE} cannot be renewed"),
                 Err(_) => tracing::warn!("the Lease {LEASE} cannot be renewed: no answer"),
             }
-            if renewed.elapsed() > RENEW_DEADLINE {
+            if renewed.elapsed() >= RENEW_DEADLINE {
                 return;
             }
         }

@@ -144,7 +144,12 @@ pub struct Setup {
 pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let identity = match &setup.options.identity {
         Some(identity) => identity.clone(),
-        None => hostname::get().map(|name| name.to_string_lossy().into_owned()).context("the host's name")?,
+        // The same after a restart, which so need not wait for the Lease to run out, and not that of another process on
+        // the host, which cannot listen on the same address.
+        None => {
+            let host = hostname::get().context("the host's name")?;
+            format!("{}_{}", host.to_string_lossy(), setup.common.private_listen)
+        }
     };
     // The Lease lies in one of the namespaces.
     tokio::select! {

@@ -47,6 +47,19 @@ where
     (store, receivers)
 }
 
+/// The objects of a kind without a store that are listed or change, for a controller to map to its own.
+pub fn touched<K>(events: impl Stream<Item = Event<K>> + Send) -> impl Stream<Item = Result<K, watcher::Error>> + Send
+where
+    K: Send,
+{
+    events.filter_map(|event| {
+        std::future::ready(match event {
+            Event::Init | Event::InitDone => None,
+            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => Some(Ok(object)),
+        })
+    })
+}
+
 /// As a stream, which is what a controller takes.
 pub fn stream<K: Send + 'static>(changes: Changes<K>) -> impl Stream<Item = Result<K, watcher::Error>> + Send {
     futures::stream::unfold(changes, |mut changes| async move { changes.recv().await.map(|change| (change, changes)) })

@@ -39,6 +39,7 @@ fn alerts_name_series_that_exist_and_say_what_to_do() {
     let telemetry = read("src/telemetry.rs");
     let values = read_yaml("charts/bellhop/values.yaml");
     let setting = Regex::new(r"\b(?:ingress|networkPolicy|controller)\.[a-zA-Z]+(?:\.[a-zA-Z]+)*").unwrap();
+    let other_alert = Regex::new(r"\bBellhop[A-Z]\w+").unwrap();
     let alerts = read_yaml("charts/bellhop/files/alerts.yaml");
     let mut names = BTreeSet::new();
     for alert in items(&alerts) {
@@ -65,7 +66,7 @@ fn alerts_name_series_that_exist_and_say_what_to_do() {
                 let pointer = format!("/{}", path.as_str().replace('.', "/"));
                 assert!(values.pointer(&pointer).is_some(), "{alert_name}: there is no value {}", path.as_str());
             }
-            for other in Regex::new(r"\bBellhop[A-Z]\w+").unwrap().find_iter(text) {
+            for other in other_alert.find_iter(text) {
                 assert!(
                     items(&alerts).iter().any(|alert| alert["alert"] == other.as_str()),
                     "{alert_name}: {}",
@@ -92,9 +93,10 @@ fn alerts_name_series_that_exist_and_say_what_to_do() {
 fn reasons_in_alerts_and_dashboard_are_reasons_of_bellhop() {
     // AuthorizationExpired comes with OAuth.
     let reasons = read("src/api/conditions.rs") + "\"AuthorizationExpired\"";
+    let reason = Regex::new(r#"reason=~?\\?"([A-Za-z|]+)"#).unwrap();
     let mut seen = 0;
     for path in ["charts/bellhop/files/alerts.yaml", "charts/bellhop/dashboards/bellhop.json"] {
-        for found in Regex::new(r#"reason=~?\\?"([A-Za-z|]+)"#).unwrap().captures_iter(&read(path)) {
+        for found in reason.captures_iter(&read(path)) {
             for reason in found[1].split('|') {
                 assert!(reasons.contains(&format!("\"{reason}\"")), "{path}: there is no reason {reason}");
                 seen += 1;

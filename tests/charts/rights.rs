@@ -45,7 +45,7 @@ const CONTROLLER: [(&str, &str, &str); 8] = [
     ("*", "bellhop.dev/triggerplugins/status", "patch"),
     ("*", "/namespaces", "get"),
     ("bellhop-system", "/secrets", "create,delete,get,list,update,watch"),
-    ("bellhop-system", "/configmaps", "create,delete,get,list,update"),
+    ("bellhop-system", "/configmaps", "create,delete,get,list,patch,update,watch"),
     ("bellhop-system", "coordination.k8s.io/leases", "create,get,update"),
     ("bellhop-system", "discovery.k8s.io/endpointslices", "get,list,watch"),
     ("bellhop-ingress", "/secrets", "create,delete,get,list,patch,watch"),
@@ -56,7 +56,7 @@ const CONTROLLER_IN_WORKSPACES: [(&str, &str); 6] = [
     ("bellhop.dev/subscriptions/status", "patch"),
     ("bellhop.dev/workflowtriggers", "get,list,watch"),
     ("bellhop.dev/workflowtriggers/status", "patch"),
-    ("/secrets", "get"),
+    ("/secrets", "get,list,watch"),
     ("events.k8s.io/events", "create,patch"),
 ];
 const INGRESS: [(&str, &str, &str); 2] =
@@ -178,9 +178,6 @@ async fn ask(installation: &Installation, account: &str, questions: &[Question<'
 /// What no account of Bellhop may do, wherever it works.
 fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
     vec![
-        ("list", "secrets", "", false),
-        ("watch", "secrets", "", false),
-        ("list", "secrets", &i.team, false),
         ("create", "secrets", &i.team, false),
         ("update", "secrets", &i.team, false),
         ("get", "secrets", "kube-system", false),
@@ -232,6 +229,7 @@ fn controllers<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("list", "workflowtriggers.bellhop.dev", &i.team, true),
         ("patch", "workflowtriggers.bellhop.dev/status", &i.team, true),
         ("get", "secrets", &i.team, true),
+        ("watch", "secrets", &i.team, true),
         ("create", "events.events.k8s.io", &i.team, true),
     ]
 }
@@ -250,6 +248,8 @@ fn ingresses<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("get", "secrets", &i.system, false),
         ("list", "secrets", &i.system, false),
         ("get", "secrets", &i.team, false),
+        ("list", "secrets", &i.team, false),
+        ("list", "secrets", "", false),
         ("get", "configmaps", &i.system, false),
         ("get", "leases.coordination.k8s.io", &i.system, false),
         ("get", "subscriptions.bellhop.dev", &i.team, false),
@@ -267,7 +267,7 @@ async fn the_api_server_grants_each_account_what_it_needs_and_no_more() -> Resul
     let everywhere =
         [("list", "subscriptions.bellhop.dev", "", true), ("list", "workflowtriggers.bellhop.dev", "", true)];
     let controller = [forbidden(&wide), controllers(&wide), everywhere.to_vec()].concat();
-    // By name, a Secret can be read everywhere: this is how credentials are found.
+    // Secrets can be read everywhere: RBAC knows no labels, and which workspaces will have credentials is not known.
     let controller: Vec<_> =
         controller.into_iter().filter(|q| *q != ("get", "secrets", "kube-system", false)).collect();
     ask(&wide, "wide-bellhop-controller", &controller).await?;
@@ -278,7 +278,9 @@ async fn the_api_server_grants_each_account_what_it_needs_and_no_more() -> Resul
 #[tokio::test]
 async fn with_named_namespaces_the_others_are_closed() -> Result<()> {
     let narrow = install("narrow", &["--set=watchNamespaces=TEAM"]).await?;
-    let closed: [Question; 8] = [
+    let closed: [Question; 10] = [
+        ("list", "secrets", "", false),
+        ("watch", "secrets", &narrow.other, false),
         ("list", "subscriptions.bellhop.dev", "", false),
         ("list", "workflowtriggers.bellhop.dev", "", false),
         ("get", "secrets", &narrow.other, false),

@@ -7,6 +7,7 @@ mod api_server;
 mod lifecycle;
 mod node;
 mod replicas;
+mod sizing;
 mod story;
 mod support;
 mod traffic;

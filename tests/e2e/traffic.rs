@@ -39,13 +39,18 @@ pub struct Tally {
 impl Traffic {
     /// Every second request has a connection of its own; the others share kept ones.
     pub fn start(url: &str, secret: &str, prefix: &str) -> Result<Traffic> {
+        Self::at_rate(RATE, url, secret, prefix)
+    }
+
+    /// The same, with `rate` requests a second.
+    pub fn at_rate(rate: u32, url: &str, secret: &str, prefix: &str) -> Result<Traffic> {
         let build = || reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20));
         let clients = [build().build()?, build().pool_max_idle_per_host(0).build()?];
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Tally::default())));
         let (url, secret, prefix) = (url.to_owned(), secret.to_owned(), prefix.to_owned());
         let (stopped, shared) = (stop.clone(), tally.clone());
         let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
             let mut requests = JoinSet::new();
             for number in 0.. {
                 ticks.tick().await;

@@ -47,16 +47,7 @@ pub fn options(name: &str, control_plane: &ControlPlane) -> Options {
 /// Applies the CRDs and the plugin of Gitea.
 pub async fn install(control_plane: &ControlPlane) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    control_plane.apply_file(&root.join("crds")).await?;
-    control_plane
-        .kubectl([
-            "wait",
-            "--for=condition=Established",
-            "crd/triggerplugins.bellhop.dev",
-            "crd/subscriptions.bellhop.dev",
-            "crd/workflowtriggers.bellhop.dev",
-        ])
-        .await?;
+    control_plane.apply_crds(&root.join("crds")).await?;
     control_plane.apply_file(&root.join("examples/gitea-push/plugin.yaml")).await?;
     Ok(())
 }
@@ -119,6 +110,12 @@ impl<'a> Workspace<'a> {
         };
         workspace.put_secret(SECRET, Some("gitea"), &[("token", &workspace.user.token)]).await?;
         Ok(workspace)
+    }
+
+    /// Takes another namespace, which exists, for everything from now on.
+    pub async fn move_to(&mut self, namespace: &str) -> Result<()> {
+        self.namespace = namespace.to_owned();
+        self.put_secret(SECRET, Some("gitea"), &[("token", &self.user.token)]).await
     }
 
     pub async fn put_secret(&self, name: &str, plugin: Option<&str>, data: &[(&str, &str)]) -> Result<()> {

@@ -8,9 +8,11 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use super::watch::{Changes, stream};
+use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, Retry, uid_of};
+
 use crate::api::{CREDENTIALS_FOR_LABEL, FINALIZER, Is, Subscription, TriggerPlugin, WorkflowTrigger, reason, type_};
+use crate::watch::Scope;
 use futures::{StreamExt, TryFutureExt};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -81,17 +83,19 @@ pub struct Followed {
 
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
-    let secrets = Api::<PartialObjectMeta<Secret>>::all(context.client.clone());
+    let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
+    let secrets: Vec<Api<PartialObjectMeta<Secret>>> =
+        Scope::new(&context.common.watch_namespaces).apis(&context.client);
+    let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
     let of_plugin = by_plugin(context.subscriptions.clone());
     let of_secret = by_secret(context.subscriptions.clone());
     let next_in_line = waiting_behind(context.subscriptions.clone());
-    let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
     Controller::for_stream(stream(followed.subscriptions), context.subscriptions.clone())
         .with_config(super::config(CONCURRENCY))
         .watches_stream(stream(followed.plugins), of_plugin)
         .watches_stream(stream(followed.triggers), of_trigger)
         .watches_stream(stream(followed.neighbours), next_in_line)
-        .watches(secrets, labelled, of_secret)
+        .watches_stream(touched(secrets), of_secret)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |subscription, failure, context| context.requeue_failed(&*subscription, failure), context)
         .for_each(|_| std::future::ready(()))

@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod fair;
+mod recorded;
 mod room;
 
 use std::{

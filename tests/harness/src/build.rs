@@ -43,6 +43,8 @@ pub enum Part {
     Helm,
     /// Looks around from inside of a pod (`tests/cluster/visitor`).
     Visitor,
+    /// Says how GitOps tools judge objects (`tests/cluster/kstatus`).
+    Kstatus,
 }
 
 impl Part {
@@ -55,7 +57,7 @@ impl Part {
         [Part::Scheduler, Part::Kubelet, Part::KubeProxy, Part::CoreDns, Part::Helm, Part::Visitor];
 
     /// Everything.
-    pub const ALL: [Part; 12] = [
+    pub const ALL: [Part; 13] = [
         Part::Etcd,
         Part::ApiServer,
         Part::ControllerManager,
@@ -68,6 +70,7 @@ impl Part {
         Part::CoreDns,
         Part::Helm,
         Part::Visitor,
+        Part::Kstatus,
     ];
 
     fn recipe(self) -> Recipe {
@@ -124,6 +127,14 @@ impl Part {
                 package: "./visitor",
                 sources: &["visitor/main.go"],
                 usually: "5 s",
+                ..cluster
+            },
+            Part::Kstatus => Recipe {
+                file: "kstatus",
+                folder: "tests/cluster/kstatus",
+                package: ".",
+                sources: &["main.go"],
+                usually: "20 s",
                 ..cluster
             },
         }

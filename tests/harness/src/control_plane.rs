@@ -188,6 +188,18 @@ impl ControlPlane {
         self.kubectl(args).await
     }
 
+    /// Applies a folder of CustomResourceDefinitions and waits until they are served.
+    pub async fn apply_crds(&self, folder: &Path) -> Result<()> {
+        self.apply_file(folder).await?;
+        // kubectl fails on a definition that nobody has looked at yet, which has no conditions at all.
+        eventually(Duration::from_secs(60), "the definitions are established", async || {
+            let folder = folder.as_os_str();
+            let args = ["wait", "--for=condition=Established", "--timeout=30s", "-f"].map(std::ffi::OsStr::new);
+            self.kubectl(args.into_iter().chain([folder])).await.map(drop)
+        })
+        .await
+    }
+
     /// Creates a namespace `PREFIX-xxxxxxxx` and returns its name.
     pub async fn create_namespace(&self, prefix: &str) -> Result<String> {
         let random = Uuid::new_v4().simple().to_string();
