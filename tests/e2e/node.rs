@@ -39,7 +39,9 @@ async fn pods_run_resolve_names_and_keep_their_volumes() -> Result<()> {
     // From a pod to a Service by its name, to itself through its own Service, and to this machine.
     let name = format!("keeper.{namespace}.svc.cluster.local");
     ensure!(!http::get_ok(&format!("{visitor}/resolve?name={name}")).await?.is_empty());
-    http::get_ok(&format!("{visitor}/fetch?url=http://keeper/healthz")).await?;
+    // The proxy may be a moment behind the pods.
+    let keeper_seen = format!("{visitor}/fetch?url=http://keeper/healthz");
+    eventually(PATIENCE, "a pod reaches the other's Service", async || http::get_ok(&keeper_seen).await).await?;
     for _ in 0..10 {
         http::get_ok(&format!("{visitor}/fetch?url=http://visitor/healthz")).await?;
     }
