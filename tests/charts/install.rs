@@ -2,10 +2,11 @@
 
 use crate::render::VARIANTS;
 use crate::support::{
-    NAMESPACE, PUBLIC_URL, bellhop, chart, cluster, ensure_gone, get, helm_on, kind, kubectl_with, name, pod_templates,
-    read,
+    NAMESPACE, PUBLIC_URL, bellhop, chart, cluster, ensure_gone, file, get, helm_on, kind, kubectl_with, name,
+    pod_templates, read,
 };
 use anyhow::{Context, Result, ensure};
+use bellhop_harness::build::copy_tree;
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::Pod;
@@ -97,25 +98,13 @@ async fn the_api_server_takes_every_rendering_and_admits_every_pod_as_restricted
 /// A copy of the chart as an earlier version of it could have been: a definition has a column less.
 fn earlier_chart() -> Result<String> {
     let to = world::dir().join("earlier-chart");
-    copy(std::path::Path::new(&chart("bellhop")), &to)?;
+    copy_tree(&file("charts/bellhop"), &to)?;
     let path = to.join("files/crds/workflowtriggers.bellhop.dev.yaml");
     let definition = std::fs::read_to_string(&path)?;
     let column = "    - jsonPath: .spec.mode\n      name: Mode\n      type: string\n";
     ensure!(definition.contains(column), "the definition has the column no longer; choose another one");
     std::fs::write(&path, definition.replace(column, ""))?;
     Ok(to.to_string_lossy().into_owned())
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => copy(&entry.path(), &to.join(entry.file_name()))?,
-            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name()))?),
-        }
-    }
-    Ok(())
 }
 
 async fn uid(cluster: &ControlPlane, args: &[&str]) -> Result<String> {
@@ -160,7 +149,7 @@ async fn install_upgrade_roll_back_uninstall_and_install_again() -> Result<()> {
         ensure!(notes.contains(expected), "the notes do not say {expected:?}:\n{notes}");
     }
     ensure!(!columns(cluster).await?.contains("Mode"), "the earlier chart has the column");
-    cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await?;
+    cluster.crds_established(&file("crds")).await?;
     kubectl_with(cluster, "not-of-helm", &not_of_helm(), &["apply"]).await?;
     let kept: [&[&str]; 7] = [
         &["crd", "subscriptions.bellhop.dev"],

@@ -1,9 +1,9 @@
 //! Helm, and what it renders as values.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bellhop_harness::build::{self, Part};
 use bellhop_harness::control_plane::ControlPlane;
-use bellhop_harness::world;
+use bellhop_harness::{process, world};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -133,16 +133,7 @@ pub async fn cluster() -> &'static ControlPlane {
 pub async fn helm_on(cluster: &ControlPlane, args: &[&str]) -> Result<String> {
     let mut command = helm(args);
     command.env("KUBECONFIG", cluster.kubeconfig());
-    tokio::task::spawn_blocking(move || process_output(command)).await?
-}
-
-fn process_output(command: Command) -> Result<String> {
-    let output = output(command);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!("{}{said}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(said)
+    process::run(command).await
 }
 
 /// Runs kubectl with this text as its standard input.

@@ -56,23 +56,6 @@ impl Part {
     pub const NODE: [Part; 6] =
         [Part::Scheduler, Part::Kubelet, Part::KubeProxy, Part::CoreDns, Part::Helm, Part::Visitor];
 
-    /// Everything.
-    pub const ALL: [Part; 13] = [
-        Part::Etcd,
-        Part::ApiServer,
-        Part::ControllerManager,
-        Part::Kubectl,
-        Part::Certs,
-        Part::Gitea,
-        Part::Scheduler,
-        Part::Kubelet,
-        Part::KubeProxy,
-        Part::CoreDns,
-        Part::Helm,
-        Part::Visitor,
-        Part::Kstatus,
-    ];
-
     fn recipe(self) -> Recipe {
         let cluster = Recipe { folder: "tests/cluster", tags: "", cgo: false, ..Recipe::default() };
         match self {
@@ -83,9 +66,13 @@ impl Part {
                 usually: "20 s",
                 ..cluster
             },
-            Part::ApiServer => Recipe { usually: "5 to 8 minutes", ..cluster.kubernetes("kube-apiserver") },
-            Part::ControllerManager => Recipe { usually: "1 minute", ..cluster.kubernetes("kube-controller-manager") },
-            Part::Kubectl => Recipe { usually: "30 s", ..cluster.kubernetes("kubectl") },
+            Part::ApiServer => {
+                Recipe { usually: "5 to 8 minutes", ..cluster.kubernetes("k8s.io/kubernetes/cmd/kube-apiserver") }
+            }
+            Part::ControllerManager => {
+                Recipe { usually: "1 minute", ..cluster.kubernetes("k8s.io/kubernetes/cmd/kube-controller-manager") }
+            }
+            Part::Kubectl => Recipe { usually: "30 s", ..cluster.kubernetes("k8s.io/kubernetes/cmd/kubectl") },
             Part::Certs => {
                 Recipe { file: "certs", package: "./certs", sources: &["certs/main.go"], usually: "1 s", ..cluster }
             }
@@ -101,9 +88,9 @@ impl Part {
                 usually: "4 minutes",
                 ..Recipe::default()
             },
-            Part::Scheduler => Recipe { usually: "20 s", ..cluster.kubernetes("kube-scheduler") },
-            Part::Kubelet => Recipe { usually: "1 minute", ..cluster.kubernetes("kubelet") },
-            Part::KubeProxy => Recipe { usually: "20 s", ..cluster.kubernetes("kube-proxy") },
+            Part::Scheduler => Recipe { usually: "20 s", ..cluster.kubernetes("k8s.io/kubernetes/cmd/kube-scheduler") },
+            Part::Kubelet => Recipe { usually: "1 minute", ..cluster.kubernetes("k8s.io/kubernetes/cmd/kubelet") },
+            Part::KubeProxy => Recipe { usually: "20 s", ..cluster.kubernetes("k8s.io/kubernetes/cmd/kube-proxy") },
             Part::CoreDns => Recipe {
                 file: "coredns",
                 folder: "tests/cluster/coredns",
@@ -171,18 +158,10 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn kubernetes(self, file: &'static str) -> Recipe {
-        let package = match file {
-            "kube-apiserver" => "k8s.io/kubernetes/cmd/kube-apiserver",
-            "kube-controller-manager" => "k8s.io/kubernetes/cmd/kube-controller-manager",
-            "kube-scheduler" => "k8s.io/kubernetes/cmd/kube-scheduler",
-            "kubelet" => "k8s.io/kubernetes/cmd/kubelet",
-            "kube-proxy" => "k8s.io/kubernetes/cmd/kube-proxy",
-            _ => "k8s.io/kubernetes/cmd/kubectl",
-        };
+    fn kubernetes(self, package: &'static str) -> Recipe {
         // Without a version, clients cannot parse what /version answers.
         Recipe {
-            file,
+            file: package.rsplit('/').next().unwrap_or(package),
             package,
             module: "k8s.io/kubernetes",
             versions: &["k8s.io/component-base/version.gitVersion=v"],
@@ -378,7 +357,8 @@ fn copy_gitea_static(folder: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder with what is in it.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;

@@ -191,6 +191,11 @@ impl ControlPlane {
     /// Applies a folder of CustomResourceDefinitions and waits until they are served.
     pub async fn apply_crds(&self, folder: &Path) -> Result<()> {
         self.apply_file(folder).await?;
+        self.crds_established(folder).await
+    }
+
+    /// Waits until a folder of CustomResourceDefinitions, which were applied, is served.
+    pub async fn crds_established(&self, folder: &Path) -> Result<()> {
         // kubectl fails on a definition that nobody has looked at yet, which has no conditions at all.
         eventually(Duration::from_secs(60), "the definitions are established", async || {
             let folder = folder.as_os_str();

@@ -172,7 +172,7 @@ impl Demo {
 
         let example = example(state, ports)?;
         kubectl(&control_plane, ["apply", "-f", "crds/"]).await?;
-        control_plane.apply_crds(&bellhop_harness::root().join("crds")).await?;
+        control_plane.crds_established(&bellhop_harness::root().join("crds")).await?;
         kubectl(&control_plane, ["create", "namespace", "bellhop-system"]).await?;
         kubectl(&control_plane, ["create", "namespace", "bellhop-ingress"]).await?;
 
