@@ -1,5 +1,6 @@
 //! What an administrator can set, and its defaults.
 
+use crate::watch::Scope;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,6 +38,13 @@ pub struct Common {
     /// every port; may be repeated or separated by commas
     #[arg(long = "allow-runner-origin", env = "BELLHOP_ALLOW_RUNNER_ORIGINS", value_delimiter = ',')]
     pub allow_runner_origins: Vec<String>,
+}
+
+impl Common {
+    /// The namespaces whose objects are looked after.
+    pub fn scope(&self) -> Scope {
+        Scope::new(&self.watch_namespaces)
+    }
 }
 
 /// What the controller needs to know besides.

@@ -37,7 +37,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
             options: controller,
         };
         let controller = run_controller(setup, shutdown.clone());
-        let scope = Scope::new(&common.watch_namespaces);
+        let scope = common.scope();
         let ingress = ingress.serve(&scope, &common.ingress_namespace, shutdown.clone());
         tokio::pin!(controller, ingress);
         // Whichever ends first, the other still ends in its own way.
@@ -85,7 +85,7 @@ pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
         let IngressOptions { common, ingress } = options;
         let ingress = Ingress::start(&common, ingress).await?;
-        ingress.serve(&Scope::new(&common.watch_namespaces), &common.ingress_namespace, shutdown).await;
+        ingress.serve(&common.scope(), &common.ingress_namespace, shutdown).await;
         Ok(())
     })
 }

@@ -83,7 +83,10 @@ async fn pods(client: &Client, namespace: &str, bundle: &mut Bundle) -> anyhow::
     let api = Api::<Pod>::namespaced(client.clone(), namespace);
     let pods = match api.list(&ListParams::default()).await {
         Ok(pods) => pods,
-        Err(error) => return bundle.note("pods", &error.into()),
+        Err(error) => {
+            bundle.note("pods", &error.into());
+            return Ok(());
+        }
     };
     for pod in pods.into_iter().filter(is_bellhop) {
         let name = pod.name_any();
@@ -99,7 +102,7 @@ async fn pods(client: &Client, namespace: &str, bundle: &mut Bundle) -> anyhow::
                 Ok(log) => bundle.add(&format!("logs/{name}{}.log", if previous { "-previous" } else { "" }), &log)?,
                 // Most containers have not been restarted.
                 Err(_) if previous => {}
-                Err(error) => bundle.note(&format!("logs of {name}"), &error.into())?,
+                Err(error) => bundle.note(&format!("logs of {name}"), &error.into()),
             }
         }
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{PRIVATE_PORT}/proxy/metrics");
@@ -192,15 +195,17 @@ impl Bundle {
     fn add_or_note(&mut self, name: &str, content: anyhow::Result<String>) -> anyhow::Result<()> {
         match content {
             Ok(content) => self.add(name, &content),
-            Err(error) => self.note(name, &error),
+            Err(error) => {
+                self.note(name, &error);
+                Ok(())
+            }
         }
     }
 
-    fn note(&mut self, what: &str, error: &anyhow::Error) -> anyhow::Result<()> {
+    fn note(&mut self, what: &str, error: &anyhow::Error) {
         let line = format!("{what}: {error:#}\n");
         eprint!("{line}");
         self.errors.push_str(&line);
-        Ok(())
     }
 
     /// The number of things that could not be read.

@@ -2,11 +2,10 @@
 
 use crate::api::{FINALIZER, Subscription};
 use crate::config::Common;
-use crate::watch::Scope;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -22,7 +21,7 @@ const NAMED: usize = 20;
 pub async fn run(common: &Common) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("the configuration of the Kubernetes client")?;
     let mut names = Vec::new();
-    for api in Scope::new(&common.watch_namespaces).apis::<Subscription>(&client) {
+    for api in common.scope().apis::<Subscription>(&client) {
         let list = api.list(&ListParams::default()).await.context("the Subscriptions cannot be listed")?;
         names
             .extend(list.items.iter().map(|one| format!("{}/{}", one.namespace().unwrap_or_default(), one.name_any())));
@@ -30,14 +29,12 @@ pub async fn run(common: &Common) -> anyhow::Result<()> {
     names.sort();
     let notice = notice(&names, &common.namespace, &common.ingress_namespace);
     print!("{notice}");
-    let map = serde_json::from_value::<ConfigMap>(json!({"metadata": {"name": NAME}, "data": {"notice": notice}}))?;
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": {"notice": notice},
+    });
+    let params = PatchParams::apply("bellhop-uninstall-notice").force();
     let api = Api::<ConfigMap>::namespaced(client, &common.namespace);
-    let written = match api.create(&PostParams::default(), &map).await {
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            api.replace(NAME, &PostParams::default(), &map).await
-        }
-        other => other,
-    };
+    let written = api.patch(NAME, &params, &Patch::Apply(map)).await;
     written.map(drop).with_context(|| format!("the ConfigMap {NAME} cannot be written"))
 }
 

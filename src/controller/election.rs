@@ -26,6 +26,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(4);
 
 /// A candidate.
+#[derive(Clone)]
 pub struct Election {
     api: Api<Lease>,
     identity: String,
@@ -157,8 +158,7 @@ impl Election {
     fn renewer(&self, lease: Lease) -> Held {
         let (lost, lost_receiver) = tokio::sync::watch::channel(());
         let release = CancellationToken::new();
-        let election = Self { api: self.api.clone(), identity: self.identity.clone(), metrics: self.metrics.clone() };
-        let task = tokio::spawn(election.renew(lease, lost, release.clone()));
+        let task = tokio::spawn(self.clone().renew(lease, lost, release.clone()));
         Held { lost: lost_receiver, release, task }
     }
 

@@ -23,7 +23,6 @@ use crate::config;
 use crate::delivery::Runners;
 use crate::external;
 use crate::telemetry::Metrics;
-use crate::watch::Scope;
 use anyhow::Context as _;
 use custody::Vault;
 use election::Election;
@@ -33,6 +32,7 @@ use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use replicas::Replicas;
 use serde::Serialize;
@@ -168,14 +168,14 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     };
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
     let policy = external::address::AddressPolicy::new(common.allow_addresses.clone());
-    let scope = Scope::new(&common.watch_namespaces);
+    let (scope, all) = (common.scope(), watcher::Config::default());
     let all_plugins = vec![Api::all(client.clone())];
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
-        watch::follow(all_plugins, "TriggerPlugin", &metrics, shutdown.clone());
+        watch::follow(all_plugins, &all, "TriggerPlugin", &metrics, shutdown.clone());
     let (subscriptions, [own_subscriptions, neighbours, users, subscriptions_of_triggers, live]) =
-        watch::follow(scope.apis(&client), "Subscription", &metrics, shutdown.clone());
+        watch::follow(scope.apis(&client), &all, "Subscription", &metrics, shutdown.clone());
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
-        watch::follow(scope.apis(&client), "WorkflowTrigger", &metrics, shutdown.clone());
+        watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
     let context = Arc::new(Context {
         external: external::Client::new(policy)?,
         replicas,

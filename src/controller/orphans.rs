@@ -2,7 +2,7 @@
 //! restored the cluster without the object: their webhooks are deleted all the same.
 
 use super::custody::{self, CUSTODY_LABEL, Custody};
-use super::watch::{Changes, stream};
+use super::watch::{self, Changes, stream};
 use super::{Context, Failure, subscription, uid_of};
 use crate::api::Subscription;
 use futures::StreamExt;
@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 /// Runs the controller until `shutdown`.
 pub async fn run(subscriptions: Changes<Subscription>, context: Arc<Context>, shutdown: CancellationToken) {
     let custodies = Api::<PartialObjectMeta<Secret>>::namespaced(context.client.clone(), &context.common.namespace);
+    let labelled = watcher::Config::default().labels(CUSTODY_LABEL);
+    let (store, [changes]) = watch::follow(vec![custodies], &labelled, "Secret", &context.metrics, shutdown.clone());
     let namespace = context.common.namespace.clone();
     let of_subscription = move |subscription: Subscription| {
         let uid = uid_of(&subscription).ok()?;
         Some(ObjectRef::new(&Custody::secret_name(uid)).within(&namespace))
     };
-    Controller::new(custodies, watcher::Config::default().labels(CUSTODY_LABEL))
+    Controller::for_stream(stream(changes), store)
         .with_config(super::config(4))
         .watches_stream(stream(subscriptions), of_subscription)
         .graceful_shutdown_on(shutdown.cancelled_owned())

@@ -25,6 +25,7 @@ pub type Changes<K> = UnboundedReceiver<Result<K, watcher::Error>>;
 /// controller, which reads at once and remembers names only.
 pub fn follow<K, const N: usize>(
     apis: Vec<Api<K>>,
+    config: &watcher::Config,
     kind: &'static str,
     metrics: &Metrics,
     shutdown: CancellationToken,
@@ -35,7 +36,7 @@ where
 {
     let (store, writer) = reflector::store();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..N).map(|_| unbounded_channel()).unzip();
-    let events = crate::watch::watch(apis, &watcher::Config::default(), kind, metrics);
+    let events = crate::watch::watch(apis, config, kind, metrics);
     let events = events.map(Ok::<_, watcher::Error>).reflect(writer).filter_map(async |event| event.ok()).boxed();
     tokio::spawn(async move {
         tokio::select! {

@@ -12,7 +12,6 @@ use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, Retry, uid_of};
 
 use crate::api::{CREDENTIALS_FOR_LABEL, FINALIZER, Is, Subscription, TriggerPlugin, WorkflowTrigger, reason, type_};
-use crate::watch::Scope;
 use futures::{StreamExt, TryFutureExt};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -84,8 +83,7 @@ pub struct Followed {
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
     let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
-    let secrets: Vec<Api<PartialObjectMeta<Secret>>> =
-        Scope::new(&context.common.watch_namespaces).apis(&context.client);
+    let secrets: Vec<Api<PartialObjectMeta<Secret>>> = context.common.scope().apis(&context.client);
     let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
     let of_plugin = by_plugin(context.subscriptions.clone());
     let of_secret = by_secret(context.subscriptions.clone());
