@@ -12,6 +12,8 @@ pub mod type_ {
     pub const AUTHORIZED: &str = "Authorized";
     /// The webhook exists in the external system.
     pub const WEBHOOK_REGISTERED: &str = "WebhookRegistered";
+    /// Abnormal-true: a webhook could not be renewed, or an authorization not refreshed, and it ends soon.
+    pub const EXPIRING: &str = "Expiring";
     /// Abnormal-true (kstatus): work is under way.
     pub const RECONCILING: &str = "Reconciling";
     /// Abnormal-true (kstatus): nothing will change until somebody changes something.
@@ -46,6 +48,23 @@ pub mod reason {
     pub const REGISTERED: &str = "Registered";
     pub const CREATE_UNCONFIRMED: &str = "CreateUnconfirmed";
     pub const DELETION_FAILED: &str = "DeletionFailed";
+    /// OAuth: nobody has consented yet; the link is in the status.
+    pub const AUTHORIZATION_REQUIRED: &str = "AuthorizationRequired";
+    /// OAuth: somebody has refused the consent, or the external system has.
+    pub const CONSENT_REFUSED: &str = "ConsentRefused";
+    /// OAuth: the external system does not take the grant any more; a new link is in the status.
+    pub const AUTHORIZATION_EXPIRED: &str = "AuthorizationExpired";
+    /// OAuth: there is no client for the plugin.
+    pub const CLIENT_NOT_FOUND: &str = "ClientNotFound";
+    /// OAuth: the workspace has two default clients for the plugin.
+    pub const CLIENT_AMBIGUOUS: &str = "ClientAmbiguous";
+    /// OAuth: the client may not be used with these parameters.
+    pub const CLIENT_NOT_ALLOWED: &str = "ClientNotAllowed";
+    /// Nothing has to be authorized or registered: a person does it.
+    pub const MANUAL: &str = "Manual";
+    pub const SECRET_NOT_CAPTURED: &str = "SecretNotCaptured";
+    pub const RENEWAL_FAILED: &str = "RenewalFailed";
+    pub const WEBHOOK_EXPIRED: &str = "WebhookExpired";
     pub const BOUND: &str = "Bound";
     pub const SUBSCRIPTION_NOT_FOUND: &str = "SubscriptionNotFound";
     pub const SUBSCRIPTION_NOT_READY: &str = "SubscriptionNotReady";

@@ -32,6 +32,12 @@ pub const CREDENTIALS_FOR_LABEL: &str = "bellhop.dev/credentials-for";
 /// Annotation of a Subscription: with the value `Orphan`, its webhook stays in the external system when it is deleted.
 pub const DELETION_POLICY_ANNOTATION: &str = "bellhop.dev/deletion-policy";
 
+/// Annotation of a Subscription: whenever its value changes, the callback secret is replaced. A time is a good value.
+pub const ROTATE_ANNOTATION: &str = "bellhop.dev/rotate-requested-at";
+
+/// Annotation of a Secret with an OAuth client: with the value `true`, it is the workspace's default for its plugin.
+pub const DEFAULT_CLIENT_ANNOTATION: &str = "bellhop.dev/is-default-client";
+
 /// The finalizer of Subscriptions (their webhook has to be deleted) and of TriggerPlugins in use.
 pub const FINALIZER: &str = "bellhop.dev/finalizer";
 

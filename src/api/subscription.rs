@@ -1,6 +1,7 @@
 //! `Subscription`: one webhook in one external system, with its callback URL.
 
 use super::{Condition, NameRef};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Workflows", type_ = "integer", json_path = ".status.workflowCount"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.address.url", priority = 1),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.webhooks[0].expiresAt", priority = 1),
+    printcolumn(name = "Authorize", type_ = "string", json_path = ".status.authorization.url", priority = 1),
     validation = Rule::new("self.spec == oldSelf.spec").message(
         "a Subscription cannot be changed: delete it and create a new one; \
          the same namespace, name and plugin get the same callback URL"
@@ -90,14 +93,22 @@ pub struct ApiKeyAuthorization {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OAuth2Authorization {
-    /// Secret with the id and secret of an OAuth client, in the same namespace.
+    /// Secret with `clientID` and `clientSecret` of an OAuth client, in the same namespace. It must carry the label
+    /// `bellhop.dev/credentials-for` with the plugin's name. Left out: the workspace's default client, which has the
+    /// annotation `bellhop.dev/is-default-client: "true"`, else the plugin's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret_ref: Option<NameRef>,
 }
 
 /// A webhook made by hand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ManualAuthorization {}
+#[serde(rename_all = "camelCase")]
+pub struct ManualAuthorization {
+    /// Secret with the signing secret under `secret`, in the same namespace. It must carry the label
+    /// `bellhop.dev/credentials-for` with the plugin's name. Left out: Bellhop generates one and says where in the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<NameRef>,
+}
 
 /// What Bellhop says of a Subscription.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -123,6 +134,14 @@ pub struct SubscriptionStatus {
     /// The subscribed events, pinned at acceptance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<String>,
+    /// For a webhook made by hand: the Secret, in the same namespace, whose key `secret` is the signing secret to enter in
+    /// the external system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_secret_ref: Option<NameRef>,
+    /// When the last request arrived at the callback URL that was proven or belongs to a handshake. Written at most once a
+    /// minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_request_time: Option<Time>,
     /// Number of distinct pairs of runner and workflow among the published WorkflowTriggers of this Subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_count: Option<u32>,
@@ -145,6 +164,12 @@ pub struct AuthorizationStatus {
     /// The account that the credentials belong to, as the external system names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// For OAuth: where a person consents. Open it in a browser. It is there only while a consent is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// For OAuth: the client that was chosen at acceptance, such as `Secret team-a/my-client`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }
 
 /// A webhook in the external system.
@@ -153,4 +178,10 @@ pub struct AuthorizationStatus {
 pub struct Webhook {
     /// The external system's id of the webhook.
     pub id: String,
+    /// The event that it is for, where the external system needs one webhook for each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// When the external system forgets it, unless it is renewed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
 }

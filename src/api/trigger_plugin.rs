@@ -1,7 +1,7 @@
 //! `TriggerPlugin`: what Bellhop knows of one kind of external system.
 
-use super::Condition;
-use kube::{CustomResource, KubeSchema};
+use super::{Condition, NameRef};
+use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,6 +67,9 @@ pub struct PluginAuthorization {
     /// Authorization by credentials that the external system issued once and the user stored in a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<ApiKeyMethod>,
+    /// Authorization by OAuth 2.0 (RFC 6749).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2: Option<OAuth2Method>,
 }
 
 /// Authorization by an API key.
@@ -82,22 +85,160 @@ pub struct ApiKeyMethod {
     pub headers: BTreeMap<String, String>,
 }
 
+/// Authorization by OAuth 2.0: how a client gets a token (RFC 6749, section 1.3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OAuth2Method {
+    /// Which grant is used.
+    #[serde(default)]
+    pub grant: OAuth2Grant,
+    /// Where a person consents: an RFC 6570 template over `parameters`. Needed for the grant `authorizationCode`.
+    #[serde(default, rename = "authorizationURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub authorization_url: Option<String>,
+    /// Where tokens are issued and refreshed: an RFC 6570 template over `parameters`; its origin must be one of
+    /// `allowedOrigins`.
+    #[serde(rename = "tokenURL")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub token_url: String,
+    /// Where a token is revoked when the Subscription is deleted (RFC 7009): an RFC 6570 template over `parameters`.
+    /// Left out: it is not revoked.
+    #[serde(default, rename = "revocationURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub revocation_url: Option<String>,
+    /// The scopes that are asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub scopes: Vec<String>,
+    /// What stands between two scopes; RFC 6749 says a space, some systems want a comma.
+    #[serde(default = "space")]
+    #[schemars(length(min = 1, max = 2))]
+    pub scope_separator: String,
+    /// Whether the code is bound to this client by PKCE with S256 (RFC 7636).
+    #[serde(default)]
+    pub pkce: bool,
+    /// How the client proves itself where tokens are issued.
+    #[serde(default)]
+    pub client_authentication: ClientAuthentication,
+    /// Additional parameters of the authorization request, such as `access_type: offline`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorize_parameters: BTreeMap<String, String>,
+    /// Additional parameters of token requests, such as `resource`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub token_parameters: BTreeMap<String, String>,
+    /// Where the fields of a token response are, if not where RFC 6749 has them. Responses in JSON and in form encoding
+    /// are read.
+    #[serde(default)]
+    pub token_response: TokenResponse,
+    /// Headers of every call to the external system: name to a CEL expression over `credentials.accessToken` and
+    /// `parameters`. Left out: `authorization` with `Bearer` and the token (RFC 6750).
+    #[serde(default = "bearer")]
+    pub headers: BTreeMap<String, String>,
+    /// A client that the administrator has registered, for the Subscriptions that name none and whose workspace has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_client: Option<DefaultClient>,
+}
+
+fn space() -> String {
+    " ".to_owned()
+}
+
+fn bearer() -> BTreeMap<String, String> {
+    BTreeMap::from([("authorization".to_owned(), "'Bearer ' + credentials.accessToken".to_owned())])
+}
+
+/// A grant of OAuth 2.0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OAuth2Grant {
+    /// A person consents in the external system (RFC 6749, section 4.1).
+    #[default]
+    AuthorizationCode,
+    /// The client acts for itself; nobody has to consent (RFC 6749, section 4.4).
+    ClientCredentials,
+}
+
+/// How an OAuth client proves itself (RFC 6749, section 2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientAuthentication {
+    /// HTTP Basic.
+    #[default]
+    Basic,
+    /// `client_id` and `client_secret` in the body.
+    Body,
+}
+
+/// Where the fields of a token response are: CEL expressions over `response`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenResponse {
+    /// The access token, a string. Left out: `response.body.access_token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token: Option<String>,
+    /// The refresh token, a string, or null. Left out: `response.body.refresh_token`, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<String>,
+    /// The life of the access token in seconds, or null. Left out: `response.body.expires_in`, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<String>,
+}
+
+/// An OAuth client that the administrator has registered with the external system.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefaultClient {
+    /// The Secret with `clientID` and `clientSecret`, in Bellhop's own namespace.
+    pub secret_ref: NameRef,
+    /// The only origins that this client may be used with, such as https://git.example.com. A user chooses parameters,
+    /// and must not be able to have the client's secret sent elsewhere.
+    #[schemars(length(min = 1, max = 20))]
+    pub origins: Vec<String>,
+}
+
 /// The calls that make, keep and remove a webhook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookCalls {
+    /// Whether the external system needs a webhook of its own for each event. Then `find`, `create` and the calls about
+    /// a webhook are made once for each event of the Subscription, which is `event` in their expressions.
+    #[serde(default)]
+    pub per_event: bool,
     /// Asks the external system whether the credentials are good, before anything is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyCall>,
+    /// Calls before the first `create`, in this order, which read what it needs, such as the id of the account. They may be
+    /// repeated. What they capture is `setup` in all later calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub before: Vec<StepCall>,
     /// Lists the webhooks, to find those with this Subscription's callback URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub find: Option<FindCall>,
+    /// Reads one webhook, where the external system cannot list them or where the list does not say enough. The answers
+    /// 404 and 410 say that it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<ReadCall>,
     /// Creates the webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<CreateCall>,
-    /// Rewrites the webhook in place. Left out: a webhook that needs a change is deleted and created again.
+    /// Calls after each `create`, in this order, such as one that reads the signing secret. They may be repeated. What
+    /// they capture belongs to the webhook: `secret` is the callback secret, `expiresAt` the end of its life, everything
+    /// else is `webhook.<name>` in later calls. If one of them is refused for good, the webhook is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub after: Vec<StepCall>,
+    /// Rewrites the webhook in place, with its events and its secret, and enables it. Left out: a webhook that needs a
+    /// change is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Call>,
+    /// Prolongs the life of a webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshCall>,
+    /// How a webhook that expires is renewed. Left out: by `refresh` if it is there, else by `replace`, and only where
+    /// an expiry was captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
     /// Deletes the webhook. The answers 404 and 410 are success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete: Option<Call>,
@@ -109,19 +250,91 @@ pub struct WebhookCalls {
 pub struct Call {
     /// HTTP method.
     pub method: Method,
-    /// URL: an RFC 6570 template over `parameters` and, for update and delete, `webhook`. Values are percent-encoded.
+    /// URL: an RFC 6570 template over `parameters`, `credentials`, `setup`, `callback.name`, `event` (with `perEvent`),
+    /// `page` (in find) and `webhook` (in the calls about a webhook). Values are percent-encoded.
     #[schemars(length(min = 1, max = 4096))]
     pub url: String,
     /// Additional headers: name to a CEL expression that gives a string.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Body: a CEL expression over `parameters`, `events`, `callback.url`, `callback.secret` (in create and update only)
-    /// and, for update and delete, `webhook`.
+    /// Body: a CEL expression over `parameters`, `events`, `event` (with `perEvent`), `setup`, `callback.url`,
+    /// `callback.name` (a name that is this Subscription's alone, for systems in which the caller names a webhook),
+    /// `callback.secret` and `callback.attempt` (in create and update only; a UUID that is new for each create call), `page`
+    /// (in find) and `webhook` (in the calls about a webhook).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// How the body is written.
     #[serde(default)]
     pub encoding: BodyEncoding,
+    /// CEL expression over `response` that says whether an answer with a 2xx status is a success, such as
+    /// `response.body.ok` or `!has(response.body.errors)`. Left out: every one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success: Option<String>,
+}
+
+/// A call that reads something which other calls need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepCall {
+    /// The call.
+    #[serde(flatten)]
+    pub call: Call,
+    /// What is kept: name to a CEL expression over `response` that gives a string.
+    pub capture: BTreeMap<String, String>,
+}
+
+/// Reads one webhook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadCall {
+    /// The call. The answers 404 and 410 say that the webhook is gone.
+    #[serde(flatten)]
+    pub call: Call,
+    /// CEL expression over `response`, `parameters`, `events`, `event` and `callback.url` that says whether the webhook
+    /// exists. Left out: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exists: Option<String>,
+    /// CEL expression over the same that says whether the webhook is as it was made: enabled, with its events. Left out:
+    /// it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<String>,
+}
+
+/// Prolongs the life of a webhook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefreshCall {
+    /// The call. The answers 404 and 410 say that the webhook is gone; then it is created anew.
+    #[serde(flatten)]
+    pub call: Call,
+    /// CEL expression over `response` that gives the new end of the webhook's life, as `capture.expiresAt` of `create`.
+    /// Left out: the life begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// How a webhook that expires is renewed, at two thirds of its life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Renewal {
+    /// What is done.
+    pub by: RenewalMethod,
+    /// The life of a webhook where no expiry is captured, such as `168h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::duration")]
+    pub life: Option<Duration>,
+}
+
+/// What is done to renew a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum RenewalMethod {
+    /// The call `refresh`.
+    Refresh,
+    /// The call `create` once more, which prolongs what is there (an upsert).
+    Create,
+    /// A new webhook is created, then the old one is deleted, so that there is no gap.
+    Replace,
 }
 
 /// Asks the external system whether the credentials are good.
@@ -143,13 +356,46 @@ pub struct FindCall {
     /// The call. Every answer that is not 2xx is an error, never "there is none".
     #[serde(flatten)]
     pub call: Call,
+    /// How the list goes on. Left out: it has one page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pagination: Option<Pagination>,
     /// CEL expression over `response` that gives the list of webhooks.
     pub items: String,
-    /// CEL expression over `item`, `parameters` and `callback.url` that says whether this is the Subscription's webhook.
+    /// CEL expression over `item`, `parameters`, `setup`, `event`, `callback.url` and `callback.name` that says whether
+    /// this is the Subscription's webhook.
     #[serde(rename = "match")]
     pub matches: String,
     /// CEL expression over `item` that gives the webhook's id as a string.
     pub id: String,
+    /// CEL expression over `item`, `parameters`, `setup`, `events`, `event` and `callback.url` that says whether the
+    /// webhook is as it was made: enabled, with its events. Left out: it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<String>,
+    /// CEL expression over `item` that gives the end of the webhook's life, as `capture.expiresAt` of `create`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// What else later calls need to know of the webhook: name to a CEL expression over `item` that gives a string, the
+    /// same names as in `capture.values` of `create`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+}
+
+/// How a list goes on; exactly one of `next` and `nextURL`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.next) != has(self.nextURL)").message("set exactly one of next and nextURL"))]
+pub struct Pagination {
+    /// `page` in the first call. Left out: null, which a template leaves away in the query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<i64>,
+    /// CEL expression over `response` and `page` that gives `page` for the next call: a number or a cursor. Null and an
+    /// empty string end the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// CEL expression over `response` that gives the URL of the next page, absolute or relative to this one. Its origin
+    /// must be the call's. Null and an empty string end the list.
+    #[serde(default, rename = "nextURL", skip_serializing_if = "Option::is_none")]
+    pub next_url: Option<String>,
 }
 
 /// Creates the webhook.
@@ -159,6 +405,10 @@ pub struct CreateCall {
     /// The call. Every 2xx status says that the webhook was created.
     #[serde(flatten)]
     pub call: Call,
+    /// Whether the call may be repeated without making a second webhook (an upsert). Then one without an answer is made
+    /// again, although the plugin has no `find`.
+    #[serde(default)]
+    pub idempotent: bool,
     /// What later calls need to know of the webhook.
     pub capture: Capture,
 }
@@ -167,8 +417,20 @@ pub struct CreateCall {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capture {
-    /// CEL expression over `response` that gives the webhook's id as a string.
+    /// CEL expression over `response`, `callback.name`, `callback.attempt` and `event` that gives the webhook's id as a
+    /// string.
     pub id: String,
+    /// CEL expression over `response` that gives the callback secret, where the external system chooses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// CEL expression over `response` that gives the end of the webhook's life: a string in RFC 3339, or a number of
+    /// seconds or milliseconds since the Unix epoch. Null: it does not end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// What else later calls need: name to a CEL expression over `response` that gives a string. It is `webhook.<name>`
+    /// there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
 }
 
 /// An HTTP method of a call to the external system.
@@ -202,6 +464,11 @@ pub struct Callback {
     /// Proofs of who sent the callback; any one of the list is enough. No check at all must be written as `none: {}`.
     #[schemars(length(min = 1, max = 10))]
     pub verification: Vec<Verification>,
+    /// Requests by which the external system makes sure of the callback URL, such as a challenge to be echoed. They are
+    /// answered at once and are no events. The first whose `when` is true counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub handshakes: Vec<Handshake>,
 
     /// Where a form-encoded callback (`application/x-www-form-urlencoded`) carries JSON: the name of that field.
     /// Left out: `body` is a map of the form's fields.
@@ -220,6 +487,52 @@ pub struct Callback {
     /// the request again. Left out: a hash of the body.
     #[serde(default, rename = "deliveryID", skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<String>,
+}
+
+/// A request by which the external system makes sure of the callback URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Handshake {
+    /// CEL expression over `request` and `body` that says whether a request is this handshake. What cannot be evaluated
+    /// is not.
+    pub when: String,
+    /// Whether the request must prove its sender as every other does. Only where the external system signs it.
+    #[serde(default)]
+    pub verified: bool,
+    /// CEL expression over `request` and `body` that gives a callback secret which the external system has chosen. It is
+    /// taken while none is known, and else only if it is the one that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The answer.
+    #[serde(default)]
+    pub answer: HandshakeAnswer,
+}
+
+/// The answer to a handshake.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandshakeAnswer {
+    /// HTTP status.
+    #[serde(default = "ok")]
+    #[schemars(range(min = 200, max = 299))]
+    pub status: u16,
+    /// Headers: name to a CEL expression over `request` and `body` that gives a string.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// CEL expression over `request` and `body` that gives the body: a string is sent as `text/plain`, everything else as
+    /// JSON. Left out: it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+impl Default for HandshakeAnswer {
+    fn default() -> Self {
+        Self { status: ok(), headers: BTreeMap::new(), body: None }
+    }
+}
+
+fn ok() -> u16 {
+    200
 }
 
 /// One proof of who sent a callback.
@@ -361,4 +674,7 @@ pub struct TriggerPluginStatus {
     /// Number of Subscriptions, in all namespaces, that refer to this plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription_count: Option<u32>,
+    /// The redirect URL to register in the external system for an OAuth client of this plugin; one for the installation.
+    #[serde(default, rename = "oauthRedirectURL", skip_serializing_if = "Option::is_none")]
+    pub oauth_redirect_url: Option<String>,
 }

@@ -17,6 +17,7 @@
 
 mod answer;
 mod body;
+mod controller;
 mod hook;
 mod private;
 mod server;
@@ -24,6 +25,7 @@ mod server;
 mod tests;
 
 pub use body::{Bounds, Budget};
+pub use controller::{Controller, Unreachable};
 pub use private::{private_router, probes};
 pub use server::{Limits, serve};
 

@@ -73,9 +73,13 @@ pub fn status(
         authorization: Some(AuthorizationStatus {
             method: subscription.spec.authorization.method().to_owned(),
             account: custody.and_then(|custody| custody.account.clone()),
+            url: None,
+            client: None,
         }),
-        webhooks: webhook.map(|id| Webhook { id }).into_iter().collect(),
+        webhooks: webhook.map(|id| Webhook { id, event: None, expires_at: None }).into_iter().collect(),
         events: custody.map(|custody| custody.events.clone()).unwrap_or_default(),
+        callback_secret_ref: None,
+        last_request_time: None,
         workflow_count: Some(workflow_count),
     }
 }

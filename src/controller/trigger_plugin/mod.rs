@@ -97,6 +97,7 @@ fn status(plugin: &TriggerPlugin, users: &[String], mistakes: Option<&Vec<Mistak
         observed_generation: plugin.metadata.generation,
         conditions: conditions.finish(),
         subscription_count: Some(u32::try_from(users.len()).unwrap_or(u32::MAX)),
+        oauth_redirect_url: None,
     }
 }
 
