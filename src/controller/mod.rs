@@ -2,6 +2,7 @@
 //!
 //! This is the only part that holds credentials of external systems, and the only writer of statuses.
 
+pub mod authorization;
 mod census;
 pub mod custody;
 pub mod election;
