@@ -15,7 +15,8 @@ pub use vault::{AUTHORIZATION_VERSION_ANNOTATION, CUSTODY_LABEL, Stored, SUBSCRI
 pub use webhook::{WebhookRecord, WebhookState};
 
 use crate::api::{Subscription, SubscriptionSpec};
-use crate::plugin::Secret;
+use crate::controller::authorization::AuthorizationRecord;
+use crate::plugin::{Credentials, Secret};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -60,6 +61,12 @@ pub struct Custody {
     /// The account of these credentials, as the external system names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// For OAuth: the client, an open link, a consent under way, the grant.
+    #[serde(default)]
+    pub authorization: AuthorizationRecord,
+    /// For OAuth: the version of the authorization that the external system has confirmed by `verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<u64>,
 
     /// What the calls before the first create call have captured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -71,6 +78,9 @@ pub struct Custody {
     /// while one is being replaced, the old and the new one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<WebhookRecord>,
+    /// What was found wrong with a webhook and mended, in words; until it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<String>,
 }
 
 impl Custody {
@@ -95,8 +105,23 @@ impl Custody {
     }
 
     /// The credentials for calls to the external system.
-    pub fn plugin_credentials(&self) -> BTreeMap<String, Secret> {
-        self.credentials.iter().map(|(key, value)| (key.clone(), Secret::from(value.clone()))).collect()
+    pub fn plugin_credentials(&self) -> Credentials {
+        if let Some(token) = self.authorization.access_token() {
+            return Credentials::AccessToken(Secret::from(token.to_owned()));
+        }
+        if self.credentials.is_empty() {
+            return Credentials::None;
+        }
+        let secret = |(key, value): (&String, &String)| (key.clone(), Secret::from(value.clone()));
+        Credentials::ApiKey(self.credentials.iter().map(secret).collect())
+    }
+
+    /// Everything in here that must not be printed, besides the callback URL.
+    pub fn everything_secret(&self) -> Vec<Secret> {
+        let of_user = self.credentials.values().map(String::as_str);
+        let of_oauth = self.authorization.secrets().into_iter();
+        let own = self.secrets();
+        of_user.chain(of_oauth).chain(own.iter().map(String::as_str)).map(|text| Secret::from(text.to_owned())).collect()
     }
 }
 

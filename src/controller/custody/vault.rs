@@ -172,7 +172,7 @@ impl Vault {
 
 /// Whether the Subscription's pass has something to do after this change by somebody else.
 fn wakes(before: &Custody, after: &Custody) -> bool {
-    before.callback_secret != after.callback_secret
+    before.callback_secret != after.callback_secret || before.authorization.version != after.authorization.version
 }
 
 fn conflict(custody: &Custody) -> Failure {

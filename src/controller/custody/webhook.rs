@@ -160,3 +160,25 @@ impl Custody {
         }
     }
 }
+
+impl Custody {
+    /// Notes that a webhook cannot be used and has to be deleted.
+    pub fn reject(&mut self, attempt: Uuid) {
+        if let Some(record) = self.webhook_mut(attempt)
+            && let Some(id) = record.id().map(str::to_owned)
+        {
+            record.state = WebhookState::Retiring { id };
+        }
+    }
+
+    /// Notes what was found wrong with a webhook, to be told once it is mended.
+    pub fn note_repair(&mut self, note: &str) {
+        match &mut self.repaired {
+            Some(notes) if notes.contains(note) => {}
+            // An event has no room for more.
+            Some(notes) if notes.len() > 1000 => {}
+            Some(notes) => *notes = format!("{notes}; {note}"),
+            None => self.repaired = Some(note.to_owned()),
+        }
+    }
+}
