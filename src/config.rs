@@ -70,6 +70,15 @@ pub struct Controller {
     /// The same, in a namespace that is being deleted
     #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
     pub namespace_deletion_deadline: Duration,
+
+    /// How often each webhook is looked at in the external system, to mend what was deleted or changed there by hand;
+    /// 0s: never
+    #[arg(long, env = "BELLHOP_DRIFT_INTERVAL", default_value = "1h", value_parser = duration)]
+    pub drift_interval: Duration,
+
+    /// How long an old callback secret is accepted after the external system has the new one
+    #[arg(long, env = "BELLHOP_ROTATION_GRACE", default_value = "10m", value_parser = duration)]
+    pub rotation_grace: Duration,
 }
 
 /// What the ingress needs to know besides.

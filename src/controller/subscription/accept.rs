@@ -1,7 +1,8 @@
 //! Takes a Subscription in: a slot, its custody, its route.
 
 use super::desk::Desk;
-use super::{Blocked, calls, oauth};
+use super::calls::{self, Calls};
+use super::{Blocked, oauth};
 use crate::api::{ROTATE_ANNOTATION, Subscription, reason, type_};
 use crate::controller::custody::{Custody, SecretOrigin, Stored};
 use crate::controller::slots::{Decision, Waiting, decide};
@@ -116,3 +117,21 @@ pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure
     confirmed.map_err(|why| Blocked::retrying(type_::READY, reason::ROUTE_NOT_LIVE, why).into())
 }
 
+
+/// Asks the external system whether the credentials are good, and stores them as confirmed.
+///
+/// # Errors
+/// [`Failure::Blocked`] with the external system's own words if they are not.
+pub async fn authorize(
+    desk: &Desk<'_>,
+    stored: &Stored,
+    credentials: &BTreeMap<String, String>,
+) -> Result<Stored, Failure> {
+    let tried = Custody { credentials: credentials.clone(), ..stored.custody.clone() };
+    let account = Calls::new(desk, &tried, type_::AUTHORIZED).verify().await?;
+    let store = |custody: &mut Custody| {
+        custody.credentials.clone_from(credentials);
+        custody.account.clone_from(&account);
+    };
+    desk.context.vault.record(stored, store).await
+}

@@ -44,7 +44,7 @@ impl From<&Blocked> for Retry {
             (Some(after), _) => Retry::After(after),
             (None, true) => Retry::Backoff,
             // What a person has to mend in the external system is not watched; what is watched wakes the pass anyway.
-            (None, false) if matches!(blocked.reason, reason::CREDENTIALS_REFUSED | reason::CLIENT_NOT_FOUND) => {
+            (None, false) if matches!(blocked.reason, reason::CREDENTIALS_REFUSED | reason::CLIENT_NOT_FOUND | reason::SECRET_EXISTS) => {
                 Retry::Slow
             }
             (None, false) => Retry::OnChange,
@@ -99,7 +99,8 @@ impl Outcome {
         }
         let failed = self.blocked.iter().chain(self.troubles.iter().map(|trouble| &trouble.blocked));
         let retries: Vec<Retry> = failed.map(Retry::from).collect();
-        let at = self.next_look.map(Retry::At);
+        // A day at most: clocks are set.
+        let at = self.next_look.map(|pause| Retry::At(pause.min(Duration::from_secs(24 * 3600))));
         match (&self.blocked, retries.as_slice()) {
             (_, []) => at,
             (Some(_), [first, ..]) => Some(*first),

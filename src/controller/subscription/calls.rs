@@ -75,6 +75,8 @@ pub struct Calls<'a> {
     callback_url: String,
     callback_name: String,
     callback_secret: Secret,
+    /// What is cut out of the external system's words.
+    secrets: Vec<Secret>,
     event: Option<&'a str>,
     webhook: Option<WebhookRef>,
     attempt: Option<Uuid>,
@@ -96,6 +98,7 @@ impl<'a> Calls<'a> {
             callback_url: callback_url(desk.context, custody),
             callback_name: custody.callback_name(),
             callback_secret: Secret::from(custody.callback_secret.clone()),
+            secrets: custody.everything_secret(),
             event: None,
             webhook: None,
             attempt: None,
@@ -303,10 +306,8 @@ impl<'a> Calls<'a> {
 
     async fn carry_out(&self, name: &'static str, call: HttpCall) -> Result<HttpResponse, CallOutcome> {
         let context = self.desk.context;
-        let secrets = self.custody.everything_secret();
-        let secrets: Vec<&Secret> = secrets.iter().chain([&self.callback_secret]).collect();
         self.desk.count();
-        let result = context.external.send(call, &secrets).await;
+        let result = context.external.send(call, &self.secrets.iter().collect::<Vec<_>>()).await;
         let status = match &result {
             Ok(response) => Some(response.status),
             Err(failure) => failure.status(),
@@ -337,6 +338,7 @@ impl<'a> Calls<'a> {
     }
 
     fn broken(&self, name: &str, error: &CallError) -> Failure {
+        let error = error.clone().redacted(&self.secrets.iter().collect::<Vec<_>>());
         let message = format!("{name}: {error}");
         match error {
             CallError::OriginNotAllowed { .. } => Blocked::stalled(self.condition, reason::ORIGIN_NOT_ALLOWED, message),

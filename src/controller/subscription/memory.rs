@@ -62,6 +62,11 @@ impl Memory {
         self.lock().entry(uid).or_default().pause = Some(Pause { until, seen, outcome });
     }
 
+    /// Whether the last pass has asked for a pause.
+    pub fn is_paused(&self, uid: Uuid) -> bool {
+        self.lock().get(&uid).is_some_and(|remembered| remembered.pause.is_some())
+    }
+
     /// How the last pass has ended, and how long the external system is still left alone; nothing if it may be called.
     pub fn paused(&self, uid: Uuid, seen: u64) -> Option<(Outcome, Duration)> {
         let mut subscriptions = self.lock();

@@ -7,14 +7,13 @@ use super::times::Timing;
 use super::{Blocked, accept, calls, memory, oauth, register, secrets, status, upkeep};
 use crate::api::{Is, Subscription, reason, type_};
 use crate::controller::custody::{Custody, Stored};
-use crate::controller::{Context, Failure, PluginState, Retry, authorization, now, trigger_plugin, uid_of};
+use crate::controller::{Context, Failure, PluginState, authorization, now, trigger_plugin, uid_of};
 use crate::plugin::Plugin;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Takes a Subscription as far as it goes.
@@ -24,7 +23,9 @@ use uuid::Uuid;
 pub async fn keep(context: &Context, subscription: &Subscription) -> Result<Action, Failure> {
     let uid = uid_of(subscription)?;
     let mut pass = Pass::begin(context, subscription).await?;
-    if let Some((outcome, rest)) = context.memory.paused(uid, pass.seen().await?) {
+    if context.memory.is_paused(uid)
+        && let Some((outcome, rest)) = context.memory.paused(uid, pass.seen().await?)
+    {
         pass.tell(&outcome).await?;
         return Ok(Action::requeue(rest));
     }
@@ -349,10 +350,4 @@ pub async fn announce(context: &Context, subscription: &Subscription, blocked: O
         (Some(blocked), _) if blocked.reason == reason::PLUGIN_NOT_READY => {}
         (Some(blocked), _) => context.warn(subscription, blocked.reason, blocked.message.clone()).await,
     }
-}
-
-/// The pause of a [`Retry`] that is about a time.
-pub fn at(pause: Duration) -> Retry {
-    // A day at most: clocks are set, and options change.
-    Retry::At(pause.min(Duration::from_secs(24 * 3600)))
 }
