@@ -16,7 +16,7 @@ mod trigger_plugin;
 mod watch;
 mod workflow_trigger;
 
-pub use plugins::{PluginState, Plugins};
+pub use plugins::{Compiler, PluginState, Plugins};
 pub use subscription::Blocked;
 
 use crate::api::{Subscription, WorkflowTrigger};

@@ -38,6 +38,8 @@ pub enum CallFailure {
         status: u16,
         /// The external system's own words, as ": …", or empty.
         words: String,
+        /// The `error` of an answer about OAuth (RFC 6749, section 5.2).
+        error: Option<String>,
         /// How long it wants to be left alone.
         retry_after: Option<Duration>,
     },
@@ -134,6 +136,7 @@ impl Client {
             host,
             status: status.as_u16(),
             words: if words.is_empty() { words } else { format!(": {words}") },
+            error: super::oauth::error_of(&body),
             retry_after: retry_after(&headers),
         })
     }
@@ -157,7 +160,7 @@ fn chain(error: &reqwest::Error) -> String {
 }
 
 /// What an external system says in its answer, in one line: its `message` where it is JSON with one, else its text.
-fn words(body: &Bytes) -> String {
+pub(super) fn words(body: &Bytes) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let message = json.as_ref().and_then(|json| {
         ["message", "error_description", "error", "detail"].iter().find_map(|key| json.get(key)?.as_str())
@@ -171,7 +174,7 @@ fn words(body: &Bytes) -> String {
 }
 
 /// Cuts secrets out of a text: an external system, or one that pretends to be it, may send back what it got.
-fn redact(text: &str, secrets: &[&Secret]) -> String {
+pub(super) fn redact(text: &str, secrets: &[&Secret]) -> String {
     secrets
         .iter()
         .filter_map(|secret| std::str::from_utf8(secret.expose()).ok())

@@ -2,5 +2,6 @@
 
 pub mod address;
 mod client;
+pub mod oauth;
 
 pub use client::{CallFailure, Client};

@@ -19,6 +19,7 @@ mod answer;
 mod body;
 mod controller;
 mod hook;
+mod pages;
 mod private;
 mod server;
 #[cfg(test)]
@@ -48,6 +49,8 @@ use uuid::Uuid;
 
 /// Where callbacks arrive.
 const HOOK: &str = "/hooks/{token}";
+/// Where the pages of an authorization are.
+const PAGES: &str = "/oauth/{*rest}";
 
 /// Whether the process does what it is for. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +93,7 @@ pub struct State {
     bounds: Bounds,
     spool_log: LogGate,
     no_plugin: Arc<str>,
+    controller: Controller,
 }
 
 impl State {
@@ -103,20 +107,28 @@ impl State {
         timeout: Duration,
     ) -> Self {
         let bounds = Bounds { limit: body_limit, timeout, budget: Arc::new(Budget::new(body_limit)) };
-        Self { routes, spool, metrics, health, bounds, spool_log: LogGate::default(), no_plugin: "".into() }
+        let (spool_log, controller) = (LogGate::default(), Controller::Absent);
+        Self { routes, spool, metrics, health, bounds, spool_log, no_plugin: "".into(), controller }
+    }
+
+    /// The same, with a controller to ask for what the ingress may not do itself.
+    pub fn with_controller(self, controller: Controller) -> Self {
+        Self { controller, ..self }
     }
 }
 
-/// The public routes. Whatever is not a callback URL is answered like an unknown one.
+/// The public routes. Whatever is neither a callback URL nor a page is answered like an unknown callback URL.
 pub fn router(state: Arc<State>) -> Router {
     let elsewhere = state.clone();
+    let relay = pages::Relay::new(state.controller.clone());
+    let page = async move |request: Request| relay.pass(request).await;
     let hook = move |token: Result<Path<String>, PathRejection>, request: Request| {
         // A segment that is not even text is no token.
         let token = token.map(|Path(token)| token).unwrap_or_default();
         hook::handle(state.clone(), token, request)
     };
     let unknown = move |request: Request| hook::handle(elsewhere.clone(), String::new(), request);
-    Router::new().route(HOOK, any(hook)).fallback(unknown)
+    Router::new().route(HOOK, any(hook)).route(PAGES, any(page)).fallback(unknown)
 }
 
 /// Serves the public listener until `shutdown`, then lets requests under way end; the private one until all that is done,

@@ -3,7 +3,7 @@
 use super::record::{AuthorizationRecord, Grant, Link, Problem, ProblemKind, TokenFailure};
 use crate::api::{OAuth2Grant, reason, type_};
 use crate::controller::Blocked;
-use crate::plugin::Secret;
+use crate::plugin::{Secret, Token};
 use std::time::Duration;
 
 /// How long a link works.
@@ -11,7 +11,9 @@ pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a person has for the external system's own pages.
 pub const FLOW_LIFE: Duration = Duration::from_secs(600);
 /// How long a token request that was begun is waited for before another one is made; a call takes 30 seconds at most.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(45);
+pub(super) const REQUEST_PATIENCE: Duration = Duration::from_secs(45);
+/// Pause before a client that is refused, or may not be used, is tried again; most likely a person has to mend it.
+pub(super) const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
 /// The shortest time between two tokens, whatever life the external system gives them.
 const MIN_PAUSE: Duration = Duration::from_secs(5);
 /// How long before its end a long-lived access token is replaced, at least.
@@ -176,22 +178,11 @@ impl Grant {
     }
 }
 
-/// What a token request has given.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    /// The access token.
-    pub access_token: Secret,
-    /// The next refresh token, if there is one.
-    pub refresh_token: Option<Secret>,
-    /// The life of the access token, if it ends.
-    pub expires_in: Option<Duration>,
-}
-
 impl AuthorizationRecord {
     /// Takes what a token request has given. A refresh token that is not replaced stays.
     ///
     /// `jitter` is between 0 and 1.
-    pub fn granted(&mut self, tokens: &Tokens, now: i64, jitter: f64) {
+    pub fn granted(&mut self, tokens: &Token, now: i64, jitter: f64) {
         let text = |secret: &Secret| secret.expose_str().unwrap_or_default().to_owned();
         // Some systems write 0 where they mean that a token does not end.
         let life = tokens.expires_in.filter(|life| !life.is_zero());
@@ -209,7 +200,7 @@ impl AuthorizationRecord {
     }
 
     /// Takes the outcome of a consent: as [`granted`](Self::granted), but nothing of an earlier grant stays.
-    pub fn consented(&mut self, tokens: &Tokens, now: i64, jitter: f64) {
+    pub fn consented(&mut self, tokens: &Token, now: i64, jitter: f64) {
         (self.grant, self.doubted_at) = (None, None);
         self.granted(tokens, now, jitter);
     }

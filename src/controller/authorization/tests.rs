@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{OAuth2Grant, reason};
-use crate::plugin::Secret;
+use crate::plugin::{Secret, Token};
 use std::time::Duration;
 
 const CODE: OAuth2Grant = OAuth2Grant::AuthorizationCode;
@@ -15,8 +15,8 @@ fn pinned() -> AuthorizationRecord {
     AuthorizationRecord { client: Some(PinnedClient::PluginDefault), ..AuthorizationRecord::default() }
 }
 
-fn tokens(access: &str, refresh: Option<&str>, life: Option<u64>) -> Tokens {
-    Tokens {
+fn tokens(access: &str, refresh: Option<&str>, life: Option<u64>) -> Token {
+    Token {
         access_token: Secret::from(access),
         refresh_token: refresh.map(Secret::from),
         expires_in: life.map(Duration::from_secs),
