@@ -2,6 +2,8 @@
 
 use super::{Custody, document};
 use crate::controller::{Failure, ignore_not_found};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
@@ -95,16 +97,24 @@ impl Vault {
     ///
     /// # Errors
     /// [`Failure::Conflict`] if the custody is gone, or others write it all the time; the API server failed.
-    pub async fn update(&self, stored: &Stored, change: impl FnMut(&mut Custody)) -> Result<Stored, Failure> {
-        self.change(stored, change, true).await
+    pub fn update<'a>(
+        &'a self,
+        stored: &'a Stored,
+        change: impl FnMut(&mut Custody) + Send + 'a,
+    ) -> BoxFuture<'a, Result<Stored, Failure>> {
+        self.change(stored, change, true).boxed()
     }
 
     /// The same for the Subscription's own pass, which need not be woken.
     ///
     /// # Errors
     /// As [`update`](Self::update).
-    pub async fn record(&self, stored: &Stored, change: impl FnMut(&mut Custody)) -> Result<Stored, Failure> {
-        self.change(stored, change, false).await
+    pub fn record<'a>(
+        &'a self,
+        stored: &'a Stored,
+        change: impl FnMut(&mut Custody) + Send + 'a,
+    ) -> BoxFuture<'a, Result<Stored, Failure>> {
+        self.change(stored, change, false).boxed()
     }
 
     async fn change(

@@ -3,7 +3,7 @@
 
 use super::Blocked;
 use super::desk::Desk;
-use crate::api::{PublishedRoute, reason, type_};
+use crate::api::{PublishedRoute, reason};
 use crate::controller::custody::{Custody, WebhookRecord};
 use crate::controller::{Context, Failure};
 use crate::external::CallFailure;

@@ -6,7 +6,6 @@ use super::{Blocked, oauth, secrets};
 use crate::api::{DELETION_POLICY_ANNOTATION, PublishedRoute, Subscription, reason, type_};
 use crate::controller::custody::{Custody, Stored, WebhookRecord};
 use crate::controller::{Context, Failure, PluginState, ignore_not_found};
-use crate::plugin::Found;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -138,10 +137,9 @@ async fn delete_with(desk: &Desk<'_>, custody: &Custody, record: &WebhookRecord)
         let why = "a create call was not confirmed, and the plugin cannot list";
         return note_left(desk.context, custody, record, why).await;
     };
-    let others = |found: &Found| custody.webhooks.iter().any(|other| other.id() == Some(&found.id));
-    for found in found.iter().filter(|found| !others(found)) {
+    for found in super::register::unknown(custody, found) {
         let of_event = Calls::new(desk, custody, type_::READY).of_event(record.event.as_deref());
-        of_event.about_found(found).delete().await?;
+        of_event.about_found(&found).delete().await?;
     }
     Ok(())
 }

@@ -29,10 +29,9 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, predicates, watcher};
+use kube::runtime::{PredicateConfig, WatchStreamExt, watcher};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use blocked::Blocked;
@@ -117,7 +116,7 @@ fn written_by_others(
         version.hash(&mut hasher);
         Some(hasher.finish())
     };
-    stream(custodies).predicate_filter(version, predicates::Config::default())
+    stream(custodies).predicate_filter(version, PredicateConfig::default())
 }
 
 fn of_custody(custody: PartialObjectMeta<Secret>) -> Option<ObjectRef<Subscription>> {

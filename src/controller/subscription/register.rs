@@ -55,21 +55,26 @@ pub async fn register(desk: &Desk<'_>, stored: &Stored, event: Option<&str>) -> 
             .into()),
         };
     };
-    let known = |found: &Found| custody.webhooks.iter().any(|record| record.id() == Some(&found.id));
-    let mut unknown = found.into_iter().filter(|found| !known(found));
-    let Some(first) = unknown.next() else {
+    let unknown = unknown(custody, found);
+    let Some((first, superfluous)) = unknown.split_first() else {
         let anew = WebhookRecord::creating(event.map(str::to_owned));
         return create(desk, stored, anew, begun.as_ref()).await;
     };
     // More than one can only come from races that Bellhop did not win; the callback URL is nobody else's.
-    for superfluous in unknown.take(MOST_SUPERFLUOUS) {
-        Calls::new(desk, custody, type_::WEBHOOK_REGISTERED).of_event(event).about_found(&superfluous).delete().await?;
+    for superfluous in superfluous.iter().take(MOST_SUPERFLUOUS) {
+        Calls::new(desk, custody, type_::WEBHOOK_REGISTERED).of_event(event).about_found(superfluous).delete().await?;
     }
     match begun {
         // Nothing was found before the call, so what is found now came from it and has the secret.
-        Some(record) => settle_found(desk, stored, record, &first).await,
-        None => adopt(desk, stored, event, &first).await,
+        Some(record) => settle_found(desk, stored, record, first).await,
+        None => adopt(desk, stored, event, first).await,
     }
+}
+
+/// The webhooks with the callback URL that no record speaks of.
+pub fn unknown(custody: &Custody, mut found: Vec<Found>) -> Vec<Found> {
+    found.retain(|found| custody.webhooks.iter().all(|record| record.id() != Some(&found.id)));
+    found
 }
 
 /// Takes over a webhook that was there before: it gets the secret, or it is made anew.

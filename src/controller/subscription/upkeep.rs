@@ -142,7 +142,7 @@ async fn renewed(
     record: &WebhookRecord,
     told: Option<i64>,
     call: &str,
-    mut change: impl FnMut(&mut WebhookRecord),
+    mut change: impl FnMut(&mut WebhookRecord) + Send,
 ) -> Result<Stored, Failure> {
     let (now, attempt) = (desk.time(), record.attempt);
     if told.is_some_and(|end| end <= now) {
