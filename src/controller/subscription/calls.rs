@@ -5,7 +5,7 @@ use super::Blocked;
 use crate::api::{PublishedRoute, reason, type_};
 use crate::controller::custody::Custody;
 use crate::controller::{Context, Failure};
-use crate::external::CallFailure;
+use crate::external::{BudgetKey, CallFailure};
 use crate::plugin::{CallContext, CallError, HttpCall, HttpResponse, Plugin, Secret};
 use std::collections::BTreeMap;
 
@@ -65,8 +65,10 @@ pub async fn create(context: &Context, plugin: &Plugin, custody: &Custody) -> Re
         }
         Err(outcome) => {
             let certainly = match &outcome {
-                CallOutcome::Unbuildable(_) | CallOutcome::Failed(CallFailure::Forbidden(_)) => true,
-                CallOutcome::Failed(failure) => matches!(failure.status(), Some(300..=499)),
+                CallOutcome::Unbuildable(_) => true,
+                CallOutcome::Failed(failure) => {
+                    failure.nothing_was_sent() || matches!(failure.status(), Some(300..=499))
+                }
             };
             let failure = calls.explain("create", outcome);
             Err(if certainly { NotCreated::Certainly(failure) } else { NotCreated::Perhaps(failure) })
@@ -151,12 +153,15 @@ impl<'a> Calls<'a> {
         let Some(call) = call else { return Ok(None) };
         let mut secrets: Vec<&Secret> = self.credentials.values().collect();
         secrets.push(&self.callback_secret);
-        let result = self.context.external.send(call, &secrets).await;
+        let key = BudgetKey::new(self.plugin.name(), self.credentials.values());
+        let result = self.context.external.send(call, &secrets, &key).await;
         let status = match &result {
             Ok(response) => Some(response.status),
             Err(failure) => failure.status(),
         };
-        self.context.metrics.external_call(self.plugin.name(), name, status);
+        if !matches!(result, Err(CallFailure::Throttled { .. })) {
+            self.context.metrics.external_call(self.plugin.name(), name, status);
+        }
         tracing::debug!(subscription = %self.subscription(), call = name, status, "called the external system");
         result.map(Some).map_err(CallOutcome::Failed)
     }
@@ -175,9 +180,7 @@ impl<'a> Calls<'a> {
             }
             _ => Blocked::retrying(self.condition, reason::EXTERNAL_SYSTEM_FAILED, message),
         };
-        if let CallFailure::Status { retry_after: Some(after), .. } = failure {
-            blocked.retry_after = Some(after);
-        }
+        blocked.retry_after = failure.retry_after();
         blocked.into()
     }
 
