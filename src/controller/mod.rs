@@ -152,23 +152,24 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
             format!("{}_{}", host.to_string_lossy(), setup.common.private_listen)
         }
     };
+    // Before anything is waited for: wrong options are told at once.
+    let external = external::Client::new(setup.options.external(&setup.common)?).context("the client for calls")?;
     // The Lease lies in one of the namespaces.
     tokio::select! {
         made = until_answered("the namespaces", || namespaces(&setup.client, &setup.common)) => made?,
         () = shutdown.cancelled() => return Ok(()),
     }
     let election = Election::new(setup.client.clone(), &setup.common.namespace, identity, setup.metrics.clone());
-    election.lead(shutdown, |term| work(setup.clone(), term)).await
+    election.lead(shutdown, |term| work(setup.clone(), external.clone(), term)).await
 }
 
-async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn work(setup: Setup, external: external::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Setup { client, common, options, replicas, metrics } = setup;
     let key = tokio::select! {
         key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
-    let policy = external::address::AddressPolicy::new(common.allow_addresses.clone());
     let (scope, all) = (common.scope(), watcher::Config::default());
     let all_plugins = vec![Api::all(client.clone())];
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
@@ -178,7 +179,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
         watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
     let context = Arc::new(Context {
-        external: external::Client::new(policy)?,
+        external,
         replicas,
         metrics,
         runners,

@@ -5,7 +5,7 @@ use super::Blocked;
 use crate::api::{PublishedRoute, reason, type_};
 use crate::controller::custody::Custody;
 use crate::controller::{Context, Failure};
-use crate::external::CallFailure;
+use crate::external::{BudgetKey, CallFailure};
 use crate::plugin::{CallContext, CallError, Credentials, HttpCall, HttpResponse, Page, Plugin, Secret, WebhookRef};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -92,8 +92,10 @@ pub async fn create(context: &Context, plugin: &Plugin, custody: &Custody) -> Re
         }
         Err(outcome) => {
             let certainly = match &outcome {
-                CallOutcome::Unbuildable(_) | CallOutcome::Failed(CallFailure::Forbidden(_)) => true,
-                CallOutcome::Failed(failure) => matches!(failure.status(), Some(300..=499)),
+                CallOutcome::Unbuildable(_) => true,
+                CallOutcome::Failed(failure) => {
+                    failure.nothing_was_sent() || matches!(failure.status(), Some(300..=499))
+                }
             };
             let failure = calls.explain("create", outcome);
             Err(if certainly { NotCreated::Certainly(failure) } else { NotCreated::Perhaps(failure) })
@@ -185,12 +187,15 @@ impl<'a> Calls<'a> {
         let call =
             self.with_context(self.webhook.as_ref(), |c| build(self.plugin, c)).map_err(CallOutcome::Unbuildable)?;
         let Some(call) = call else { return Ok(None) };
-        let result = self.context.external.send(call, &self.secrets()).await;
+        let key = BudgetKey::new(self.plugin.name(), self.credentials.secrets());
+        let result = self.context.external.send(call, &self.secrets(), &key).await;
         let status = match &result {
             Ok(response) => Some(response.status),
             Err(failure) => failure.status(),
         };
-        self.context.metrics.external_call(self.plugin.name(), name, status);
+        if !matches!(result, Err(CallFailure::Throttled { .. })) {
+            self.context.metrics.external_call(self.plugin.name(), name, status);
+        }
         tracing::debug!(subscription = %self.subscription(), call = name, status, "called the external system");
         result.map(Some).map_err(CallOutcome::Failed)
     }
@@ -209,9 +214,7 @@ impl<'a> Calls<'a> {
             }
             _ => Blocked::retrying(self.condition, reason::EXTERNAL_SYSTEM_FAILED, message),
         };
-        if let CallFailure::Status { retry_after: Some(after), .. } = failure {
-            blocked.retry_after = Some(after);
-        }
+        blocked.retry_after = failure.retry_after();
         blocked.into()
     }
 
