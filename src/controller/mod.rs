@@ -25,6 +25,7 @@ use crate::delivery::Runners;
 use crate::external;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
+use authorization::pages::Pages;
 use custody::Vault;
 use election::Election;
 use installation::InstallationKey;
@@ -136,6 +137,19 @@ pub struct Setup {
     pub replicas: Replicas,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// The client for external systems. One for the process, so that all calls count against the same budgets.
+    pub external: external::Client,
+}
+
+/// The pages of an authorization, which every replica serves, whether it holds the Lease or not.
+pub fn pages(
+    client: kube::Client,
+    common: &config::Common,
+    options: &config::Controller,
+    external: external::Client,
+) -> axum::Router {
+    let public_url = options.public_url.clone();
+    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url)))
 }
 
 /// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.
@@ -152,19 +166,17 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
             format!("{}_{}", host.to_string_lossy(), setup.common.private_listen)
         }
     };
-    // Before anything is waited for: wrong options are told at once.
-    let external = external::Client::new(setup.options.external(&setup.common)?).context("the client for calls")?;
     // The Lease lies in one of the namespaces.
     tokio::select! {
         made = until_answered("the namespaces", || namespaces(&setup.client, &setup.common)) => made?,
         () = shutdown.cancelled() => return Ok(()),
     }
     let election = Election::new(setup.client.clone(), &setup.common.namespace, identity, setup.metrics.clone());
-    election.lead(shutdown, |term| work(setup.clone(), external.clone(), term)).await
+    election.lead(shutdown, |term| work(setup.clone(), term)).await
 }
 
-async fn work(setup: Setup, external: external::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Setup { client, common, options, replicas, metrics } = setup;
+async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Setup { client, common, options, replicas, metrics, external } = setup;
     let key = tokio::select! {
         key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
