@@ -3,17 +3,17 @@
 //! The crate `oauth2` makes the requests and reads the answers. They go through [`Client`], so that the rules for
 //! addresses, limits and redirects hold here too, and the plugin says where the tokens are in an answer.
 
-use super::client::{redact, words};
-use super::{CallFailure, Client};
+use super::{BudgetKey, CallFailure, Client};
 use crate::api::ClientAuthentication;
-use crate::plugin::{CallError, HttpCall, HttpResponse, OAuth2, Plugin, Secret, Token};
+use crate::plugin::{CallError, HttpCall, HttpResponse, OAuth2, Plugin, Secret, Token, redact, words};
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oauth2::basic::{BasicClient, BasicErrorResponseType, BasicTokenResponse};
 use oauth2::{
-    AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointNotSet,
+    EndpointSet, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, TokenResponse,
+    TokenUrl,
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -117,8 +117,8 @@ impl<'a> OAuthClient<'a> {
         for (name, value) in &oauth2.token_parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let send = |request| self.send(http, request, &secrets);
-        token(request.request_async(&send).await, Exchanged::Code)
+        let sender = Sender { client: self, http, secrets: &secrets };
+        token(request.request_async(&sender).await, Exchanged::Code)
     }
 
     /// Exchanges a refresh token. The answer may have another one, and then the old one is worth nothing.
@@ -133,8 +133,8 @@ impl<'a> OAuthClient<'a> {
         for (name, value) in &oauth2.token_parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let send = |request| self.send(http, request, &secrets);
-        token(request.request_async(&send).await, Exchanged::RefreshToken)
+        let sender = Sender { client: self, http, secrets: &secrets };
+        token(request.request_async(&sender).await, Exchanged::RefreshToken)
     }
 
     /// Gets a token for the client itself.
@@ -152,8 +152,8 @@ impl<'a> OAuthClient<'a> {
         for (name, value) in &oauth2.token_parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let send = |request| self.send(http, request, &secrets);
-        token(request.request_async(&send).await, Exchanged::Nothing)
+        let sender = Sender { client: self, http, secrets: &secrets };
+        token(request.request_async(&sender).await, Exchanged::Nothing)
     }
 
     /// Revokes a token (RFC 7009); `false` if the plugin does not say where.
@@ -166,10 +166,15 @@ impl<'a> OAuthClient<'a> {
         let (headers, body) = self.revocation(oauth2, token, hint)?;
         // Not the crate's request, which speaks https only: whether http may be spoken is what `allowedOrigins` says.
         let call = HttpCall { method: Method::POST, url, headers, body: Some(body.into()) };
-        match http.send(call, &[self.secret, token]).await {
+        match http.send(call, &[self.secret, token], &self.budget()).await {
             Ok(_) => Ok(true),
             Err(failure) => Err(failed(failure)),
         }
+    }
+
+    /// The requests of one client count together.
+    fn budget(&self) -> BudgetKey {
+        BudgetKey::new(self.plugin.name(), [self.secret])
     }
 
     fn revocation(&self, oauth2: &OAuth2, token: &Secret, hint: &str) -> Result<(HeaderMap, String), TokenError> {
@@ -215,36 +220,46 @@ impl<'a> OAuthClient<'a> {
         value.set_sensitive(true);
         Ok(value)
     }
+}
 
+/// Carries out the requests of the crate.
+struct Sender<'a> {
+    client: &'a OAuthClient<'a>,
+    http: &'a Client,
+    secrets: &'a [&'a Secret],
+}
+
+impl<'c> AsyncHttpClient<'c> for Sender<'_> {
+    type Error = NoToken;
+    type Future = BoxFuture<'c, Result<oauth2::HttpResponse, NoToken>>;
+
+    fn call(&'c self, request: oauth2::HttpRequest) -> Self::Future {
+        Box::pin(self.send(request))
+    }
+}
+
+impl Sender<'_> {
     /// Sends a token request of the crate, and gives it the answer in the form of RFC 6749, whatever form the external
     /// system has for it.
-    fn send<'f>(
-        &'f self,
-        http: &'f Client,
-        request: oauth2::HttpRequest,
-        secrets: &'f [&'f Secret],
-    ) -> BoxFuture<'f, Result<oauth2::HttpResponse, NoToken>> {
-        Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            let url: Url =
-                parts.uri.to_string().parse().map_err(|_| NoToken::Unusable("the URL is none".to_owned()))?;
-            let host = url.host_str().unwrap_or_default().to_owned();
-            if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
-                value.set_sensitive(true);
+    async fn send(&self, request: oauth2::HttpRequest) -> Result<oauth2::HttpResponse, NoToken> {
+        let (mut parts, body) = request.into_parts();
+        let url: Url = parts.uri.to_string().parse().map_err(|_| NoToken::Unusable("the URL is none".to_owned()))?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        if let Some(value) = parts.headers.get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        let call = HttpCall { method: parts.method, url, headers: parts.headers, body: Some(body.into()) };
+        match self.http.send(call, self.secrets, &self.client.budget()).await {
+            Ok(response) => self.read(&host, &response),
+            Err(CallFailure::Status { host, status, words, error: Some(error), .. }) if status < 429 => {
+                Ok(refused(&error, &format!("{host} answered {status} {error}{words}")))
             }
-            let call = HttpCall { method: parts.method, url, headers: parts.headers, body: Some(body.into()) };
-            match http.send(call, secrets).await {
-                Ok(response) => self.read(&host, &response, secrets),
-                Err(CallFailure::Status { host, status, words, error: Some(error), .. }) if status < 429 => {
-                    Ok(refused(&error, &format!("{host} answered {status} {error}{words}")))
-                }
-                Err(failure) => Err(NoToken::Failed(failure)),
-            }
-        })
+            Err(failure) => Err(NoToken::Failed(failure)),
+        }
     }
 
-    fn read(&self, host: &str, response: &HttpResponse, secrets: &[&Secret]) -> Result<oauth2::HttpResponse, NoToken> {
-        match self.plugin.token(response) {
+    fn read(&self, host: &str, response: &HttpResponse) -> Result<oauth2::HttpResponse, NoToken> {
+        match self.client.plugin.token(response) {
             Ok(token) => {
                 let mut answer = json!({"access_token": text(&token.access_token), "token_type": "bearer"});
                 if let Some(refresh_token) = &token.refresh_token {
@@ -258,10 +273,10 @@ impl<'a> OAuthClient<'a> {
             // Some systems refuse with a status that means success.
             Err(error) => match error_of(&response.body) {
                 Some(error) => {
-                    let words = redact(&words(&response.body), secrets);
+                    let words = redact(&words(&response.body), self.secrets);
                     Ok(refused(&error, &format!("{host} answered {error}: {words}")))
                 }
-                None => Err(NoToken::Unusable(redact(&format!("{host}: {error}"), secrets))),
+                None => Err(NoToken::Unusable(redact(&format!("{host}: {error}"), self.secrets))),
             },
         }
     }
@@ -331,13 +346,11 @@ fn token(outcome: Outcome, exchanged: Exchanged) -> Result<Token, TokenError> {
 }
 
 fn failed(failure: CallFailure) -> TokenError {
-    let retry_after = match &failure {
-        CallFailure::Forbidden(why) => return TokenError::Forbidden(why.clone()),
-        CallFailure::Status { status: 401, .. } => return TokenError::ClientRefused(failure.to_string()),
-        CallFailure::Status { retry_after, .. } => *retry_after,
-        _ => None,
-    };
-    TokenError::Failed { message: failure.to_string(), retry_after }
+    match &failure {
+        CallFailure::Forbidden(why) => TokenError::Forbidden(why.clone()),
+        CallFailure::Status { status: 401, .. } => TokenError::ClientRefused(failure.to_string()),
+        _ => TokenError::Failed { message: failure.to_string(), retry_after: failure.retry_after() },
+    }
 }
 
 fn forbidden(error: CallError) -> TokenError {

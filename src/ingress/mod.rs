@@ -14,10 +14,14 @@
 //!
 //! Then, and only then, the answer is 200 with `{"id": "<request id>"}`; a repetition also says `"duplicate": true`.
 //! Nothing here waits for the API server.
+//!
+//! A handshake of the plugin is no event: it is answered as the plugin says, before the sender is proven or after it, and
+//! is not stored. Where it brings a callback secret, the controller has stored that first.
 
 mod answer;
 mod body;
 mod controller;
+mod handshake;
 mod hook;
 mod pages;
 mod private;
@@ -107,13 +111,23 @@ impl State {
         timeout: Duration,
     ) -> Self {
         let bounds = Bounds { limit: body_limit, timeout, budget: Arc::new(Budget::new(body_limit)) };
-        let (spool_log, controller) = (LogGate::default(), Controller::Absent);
-        Self { routes, spool, metrics, health, bounds, spool_log, no_plugin: "".into(), controller }
+        Self {
+            routes,
+            spool,
+            metrics,
+            health,
+            bounds,
+            spool_log: LogGate::default(),
+            no_plugin: "".into(),
+            controller: Controller::Absent,
+        }
     }
 
-    /// The same, with a controller to ask for what the ingress may not do itself.
-    pub fn with_controller(self, controller: Controller) -> Self {
-        Self { controller, ..self }
+    /// Says how the controller is reached; without it, there are no pages, and handshakes that bring a
+    /// secret are refused.
+    pub fn with_controller(mut self, controller: Controller) -> Self {
+        self.controller = controller;
+        self
     }
 }
 

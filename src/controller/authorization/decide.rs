@@ -10,8 +10,8 @@ use std::time::Duration;
 pub const LINK_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a person has for the external system's own pages.
 pub const FLOW_LIFE: Duration = Duration::from_secs(600);
-/// How long a token request that was begun is waited for before another one is made; a call takes 30 seconds at most.
-pub(super) const REQUEST_PATIENCE: Duration = Duration::from_secs(45);
+/// How long a token request that was begun is waited for before another one is made; a call takes 60 seconds at most.
+pub(super) const REQUEST_PATIENCE: Duration = Duration::from_secs(75);
 /// Pause before a client that is refused, or may not be used, is tried again; most likely a person has to mend it.
 pub(super) const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
 /// The shortest time between two tokens, whatever life the external system gives them.

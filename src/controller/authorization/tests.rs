@@ -119,8 +119,8 @@ fn a_token_request_that_is_under_way_is_not_made_twice() {
     let mut record = granted(Some("r1"), Some(3600));
     let now = NOON + 3500 * SECOND;
     record.refreshing_since = Some(now);
-    assert!(is_ready(&record, now + 44 * SECOND));
-    assert!(matches!(next(&record, CODE, now + 45 * SECOND), Next::Refresh));
+    assert!(is_ready(&record, now + 74 * SECOND));
+    assert!(matches!(next(&record, CODE, now + 75 * SECOND), Next::Refresh));
 }
 
 #[test]

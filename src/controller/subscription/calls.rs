@@ -6,7 +6,7 @@ use super::desk::Desk;
 use crate::api::{PublishedRoute, reason};
 use crate::controller::custody::{Custody, WebhookRecord};
 use crate::controller::{Context, Failure};
-use crate::external::CallFailure;
+use crate::external::{BudgetKey, CallFailure};
 use crate::plugin::{
     CallContext, CallError, Captured, CapturedAfter, Credentials, Found, HttpCall, HttpResponse, Page, Plugin, Secret,
     WebhookReading, WebhookRef,
@@ -201,8 +201,10 @@ impl<'a> Calls<'a> {
             }
             Err(outcome) => {
                 let certainly = match &outcome {
-                    CallOutcome::Unbuildable(_) | CallOutcome::Failed(CallFailure::Forbidden(_)) => true,
-                    CallOutcome::Failed(failure) => matches!(failure.status(), Some(300..=499)),
+                    CallOutcome::Unbuildable(_) => true,
+                    CallOutcome::Failed(failure) => {
+                        failure.nothing_was_sent() || matches!(failure.status(), Some(300..=499))
+                    }
                 };
                 let failure = self.explain("create", outcome);
                 Err(if certainly { NotCreated::Certainly(failure) } else { NotCreated::Perhaps(failure) })
@@ -306,13 +308,17 @@ impl<'a> Calls<'a> {
 
     async fn carry_out(&self, name: &'static str, call: HttpCall) -> Result<HttpResponse, CallOutcome> {
         let context = self.desk.context;
-        self.desk.count();
-        let result = context.external.send(call, &self.secrets.iter().collect::<Vec<_>>()).await;
+        let key = BudgetKey::new(self.desk.plugin.name(), self.credentials.secrets());
+        let secrets: Vec<&Secret> = self.secrets.iter().collect();
+        let result = context.external.send(call, &secrets, &key).await;
         let status = match &result {
             Ok(response) => Some(response.status),
             Err(failure) => failure.status(),
         };
-        context.metrics.external_call(self.desk.plugin.name(), name, status);
+        if !matches!(&result, Err(failure) if failure.nothing_was_sent()) {
+            self.desk.count();
+            context.metrics.external_call(self.desk.plugin.name(), name, status);
+        }
         tracing::debug!(subscription = %self.subscription(), call = name, status, "called the external system");
         result.map_err(CallOutcome::Failed)
     }
@@ -331,9 +337,7 @@ impl<'a> Calls<'a> {
             }
             _ => Blocked::retrying(self.condition, reason::EXTERNAL_SYSTEM_FAILED, message),
         };
-        if let CallFailure::Status { retry_after: Some(after), .. } = failure {
-            blocked.retry_after = Some(after);
-        }
+        blocked.retry_after = failure.retry_after();
         blocked.into()
     }
 
