@@ -1,7 +1,7 @@
 //! Takes a Subscription in: a slot, its custody, its route.
 
-use super::desk::Desk;
 use super::calls::{self, Calls};
+use super::desk::Desk;
 use super::{Blocked, oauth};
 use crate::api::{ROTATE_ANNOTATION, Subscription, reason, type_};
 use crate::controller::custody::{Custody, SecretOrigin, Stored};
@@ -116,7 +116,6 @@ pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure
     let confirmed = context.replicas.confirmed(&route).await;
     confirmed.map_err(|why| Blocked::retrying(type_::READY, reason::ROUTE_NOT_LIVE, why).into())
 }
-
 
 /// Asks the external system whether the credentials are good, and stores them as confirmed.
 ///

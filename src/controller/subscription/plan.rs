@@ -8,7 +8,6 @@ mod keep;
 
 use super::Blocked;
 use super::blocked::Upkeep;
-use super::times::Timing;
 use crate::api::{Subscription, reason, type_};
 use crate::controller::PluginState;
 use crate::controller::custody::{Custody, SecretOrigin};
@@ -176,8 +175,8 @@ pub struct View<'a> {
     pub started: i64,
     /// The events whose upkeep has failed in this pass.
     pub failed: &'a BTreeSet<Option<String>>,
-    /// The administrator's options.
-    pub timing: Timing,
+    /// From one look at the external system to the next; zero: never.
+    pub drift_interval: Duration,
     /// The time.
     pub now: i64,
 }
