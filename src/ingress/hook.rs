@@ -74,6 +74,7 @@ async fn take(
     let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, &body);
     let plugin = route.plugin();
     plugin.verify(&callback, route.secrets()).map_err(|refusal| Refused(Answer::Unverified, refusal.to_string()))?;
+    route.traffic().activity.note(now_millis());
     plugin.check_body(&callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
     let delivery_id = plugin.delivery_id(&callback).unwrap_or_else(|error| {
         debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
