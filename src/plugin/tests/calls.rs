@@ -344,7 +344,8 @@ fn the_examples_make_the_vendors_calls() {
     assert!(gitea.update_call(&given.context()).unwrap().is_none());
     let delete = gitea.delete_call(&given.context()).unwrap().unwrap();
     assert_eq!(delete.url.path(), "/api/v1/repos/acme/web/hooks/17");
-    let list = format!(r#"[{{"id": 3, "config": {{"url": "{URL}", "content_type": "json"}}}}]"#);
+    let events = r#""active": true, "events": ["push", "issue_comment", "pull_request_comment"]"#;
+    let list = format!(r#"[{{"id": 3, {events}, "config": {{"url": "{URL}", "content_type": "json"}}}}]"#);
     assert_eq!(ids(gitea.found(&given.context(), &response(200, list)).unwrap()), ["3"]);
 
     let github = example("github-push");
@@ -354,6 +355,6 @@ fn the_examples_make_the_vendors_calls() {
     assert_eq!(create.headers["authorization"], "Bearer hunter2");
     assert_eq!(create.headers["accept"], "application/vnd.github+json");
     assert!(create.headers.contains_key("user-agent") && create.headers.contains_key("x-github-api-version"));
-    let list = format!(r#"[{{"id": 1, "config": {{}}}}, {{"id": 2, "config": {{"url": "{URL}"}}}}]"#);
+    let list = format!(r#"[{{"id": 1, "config": {{}}}}, {{"id": 2, {events}, "config": {{"url": "{URL}"}}}}]"#);
     assert_eq!(ids(github.found(&given.context(), &response(200, list)).unwrap()), ["2"]);
 }
