@@ -125,6 +125,20 @@ fn what_is_missing_is_an_error() {
 }
 
 #[test]
+fn only_calls_that_make_a_webhook_hold_the_secret() {
+    let header = json!({"x": "string(callback[?'secret'].orValue('none'))"});
+    let plugin =
+        compile(with_all([("/webhook/delete/headers", header.clone()), ("/webhook/update/headers", header)])).unwrap();
+    let given = acme();
+    let delete = plugin.delete_call(&given.context()).unwrap().unwrap();
+    let update = plugin.update_call(&given.context()).unwrap().unwrap();
+    assert_eq!(
+        (&delete.headers["x"], &update.headers["x"]),
+        (&"none".parse().unwrap(), &"callback-s3cret".parse().unwrap())
+    );
+}
+
+#[test]
 fn credentials_stay_in_the_allowed_origins() {
     let plugin =
         compile(with("/allowedOrigins", json!(["https://git.example.com", "http://127.0.0.1:3000/sub"]))).unwrap();
