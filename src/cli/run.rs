@@ -9,7 +9,7 @@ use crate::ingress::{self, Health};
 use crate::routes;
 use crate::spool::{Limits, Spool};
 use crate::telemetry::Metrics;
-use crate::{controller, delivery};
+use crate::{controller, delivery, external};
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         let RunOptions { common, controller, ingress } = options;
         let internal = listen(controller.internal_listen).await?;
         let (client, metrics) = (client().await?, Metrics::new());
-        let listener = listener(&client, &common, &controller, &metrics)?;
+        let external = external(&common, &controller)?;
+        let listener = listener(&client, &common, &controller, &metrics, &external)?;
         let ask = Ask::Here(listener.here());
         let ingress = Ingress::start(&common, ingress, client.clone(), metrics.clone(), ask).await?;
         let setup = controller::Setup {
@@ -39,6 +40,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
             metrics,
             common: common.clone(),
             options: controller,
+            external,
             desk: listener.desk(),
             newest: listener.newest(),
         };
@@ -68,15 +70,17 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
         let internal = listen(controller.internal_listen).await?;
         let client = client().await?;
         let metrics = Metrics::new();
-        let listener = listener(&client, &common, &controller, &metrics)?;
         let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
         let router = ingress::probes(metrics.clone(), String::new);
+        let external = external(&common, &controller)?;
+        let listener = listener(&client, &common, &controller, &metrics, &external)?;
         let setup = controller::Setup {
             client,
             replicas: Replicas::Service(service),
             metrics,
             common,
             options: controller,
+            external,
             desk: listener.desk(),
             newest: listener.newest(),
         };
@@ -129,17 +133,23 @@ async fn run_controller(setup: controller::Setup, shutdown: CancellationToken) -
     }
 }
 
+/// The client for external systems. Made before anything is waited for: wrong options are told at once.
+fn external(common: &config::Common, options: &config::Controller) -> anyhow::Result<external::Client> {
+    external::Client::new(options.external(common)?).context("the client for calls")
+}
+
 /// What the internal listener answers.
 fn listener(
     client: &kube::Client,
     common: &config::Common,
     options: &config::Controller,
     metrics: &Metrics,
+    external: &external::Client,
 ) -> anyhow::Result<Listener> {
     // No plugin captures secrets yet.
     let capture: listener::Capture = Arc::new(|_, _| Box::pin(async { Ok(listener::Captured::Unwanted) }));
-    Listener::new(client.clone(), common, options, metrics.clone(), capture, axum::Router::new())
-        .context("the internal listener")
+    let pages = controller::pages(client.clone(), common, options, external.clone());
+    Listener::new(client.clone(), common, options, metrics.clone(), capture, pages).context("the internal listener")
 }
 
 /// Serves the internal listener until `work` ends.
@@ -229,7 +239,8 @@ impl Ingress {
             health,
             options.body_limit,
             options.request_timeout,
-        );
+        )
+        .with_controller(controller.clone());
         Ok(Self { client, routes, controller, options, listeners, state: Arc::new(state), delivery, delivery_end })
     }
 

@@ -4,6 +4,7 @@
 
 pub mod activity;
 pub mod admission;
+pub mod authorization;
 mod census;
 pub mod certificates;
 pub mod custody;
@@ -19,7 +20,7 @@ mod trigger_plugin;
 mod watch;
 mod workflow_trigger;
 
-pub use plugins::{PluginState, Plugins};
+pub use plugins::{Compiler, PluginState, Plugins};
 pub use subscription::Blocked;
 
 use crate::api::{Subscription, WorkflowTrigger};
@@ -28,6 +29,7 @@ use crate::delivery::Runners;
 use crate::external;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
+use authorization::pages::Pages;
 use custody::Vault;
 use election::Election;
 use installation::InstallationKey;
@@ -143,6 +145,19 @@ pub struct Setup {
     pub desk: activity::Desk,
     /// The certificate of the internal listener.
     pub newest: certificates::Newest,
+    /// The client for external systems. One for the process, so that all calls count against the same budgets.
+    pub external: external::Client,
+}
+
+/// The pages of an authorization, which every replica serves, whether it holds the Lease or not.
+pub fn pages(
+    client: kube::Client,
+    common: &config::Common,
+    options: &config::Controller,
+    external: external::Client,
+) -> axum::Router {
+    let public_url = options.public_url.clone();
+    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url)))
 }
 
 /// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.
@@ -169,13 +184,12 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
 }
 
 async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Setup { client, common, options, replicas, metrics, desk, newest } = setup;
+    let Setup { client, common, options, replicas, metrics, external, desk, newest } = setup;
     let key = tokio::select! {
         key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
-    let policy = external::address::AddressPolicy::new(common.allow_addresses.clone());
     let (scope, all) = (common.scope(), watcher::Config::default());
     let all_plugins = vec![Api::all(client.clone())];
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
@@ -192,7 +206,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
         watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
     let context = Arc::new(Context {
-        external: external::Client::new(policy)?,
+        external,
         replicas,
         metrics,
         runners,

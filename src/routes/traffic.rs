@@ -1,7 +1,7 @@
 //! What the ingress counts for each route; it outlives the route's changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -12,6 +12,8 @@ pub struct Traffic {
     pub body_bytes: AtomicUsize,
     /// Limits what is logged about refused requests.
     pub refusals: LogGate,
+    /// Whether a secret that a handshake brought is being handed to the controller.
+    pub capturing: AtomicBool,
     /// When the last request came.
     pub activity: Activity,
 }

@@ -106,6 +106,7 @@ pub async fn accept(
         credentials: BTreeMap::new(),
         account: None,
         webhook: WebhookState::None,
+        authorization: Default::default(),
     };
     context.vault.create(custody).await
 }
