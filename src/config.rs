@@ -77,6 +77,20 @@ pub struct Controller {
     #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
     pub namespace_deletion_deadline: Duration,
 
+    /// File with certificates (PEM) of authorities that external systems' certificates may be signed by, in addition to
+    /// the public ones; read at the start
+    #[arg(long, env = "BELLHOP_EXTERNAL_CA_FILE")]
+    pub external_ca_file: Option<PathBuf>,
+
+    /// Longest time of a call to an external system, from the connection to the last byte of the answer; 1s to 60s
+    #[arg(long, env = "BELLHOP_EXTERNAL_TIMEOUT", default_value = "30s", value_parser = external_timeout)]
+    pub external_timeout: Duration,
+
+    /// Most calls per second to one external system with one plugin's credentials, after a burst of two seconds' worth;
+    /// 0.01 to 1000
+    #[arg(long, env = "BELLHOP_EXTERNAL_CALLS_PER_SECOND", default_value_t = 10.0, value_parser = rate)]
+    pub external_calls_per_second: f64,
+
     /// Address of the internal listener (TLS): what the API server and the ingress ask the controller
     #[arg(long, env = "BELLHOP_INTERNAL_LISTEN", default_value = "127.0.0.1:9443")]
     pub internal_listen: SocketAddr,
@@ -101,20 +115,6 @@ pub struct Controller {
     /// Most changes a minute of status.lastRequestTime, of all Subscriptions together; 0: it is not written
     #[arg(long, env = "BELLHOP_ACTIVITY_WRITES", default_value_t = 600)]
     pub activity_writes: u32,
-
-    /// File with certificates (PEM) of authorities that external systems' certificates may be signed by, in addition to
-    /// the public ones; read at the start
-    #[arg(long, env = "BELLHOP_EXTERNAL_CA_FILE")]
-    pub external_ca_file: Option<PathBuf>,
-
-    /// Longest time of a call to an external system, from the connection to the last byte of the answer; 1s to 60s
-    #[arg(long, env = "BELLHOP_EXTERNAL_TIMEOUT", default_value = "30s", value_parser = external_timeout)]
-    pub external_timeout: Duration,
-
-    /// Most calls per second to one external system with one plugin's credentials, after a burst of two seconds' worth;
-    /// 0.01 to 1000
-    #[arg(long, env = "BELLHOP_EXTERNAL_CALLS_PER_SECOND", default_value_t = 10.0, value_parser = rate)]
-    pub external_calls_per_second: f64,
 }
 
 impl Controller {

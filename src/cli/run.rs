@@ -70,10 +70,10 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
         let internal = listen(controller.internal_listen).await?;
         let client = client().await?;
         let metrics = Metrics::new();
-        let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
-        let router = ingress::probes(metrics.clone(), String::new);
         let external = external(&common, &controller)?;
         let listener = listener(&client, &common, &controller, &metrics, &external)?;
+        let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
+        let router = ingress::probes(metrics.clone(), String::new);
         let setup = controller::Setup {
             client,
             replicas: Replicas::Service(service),

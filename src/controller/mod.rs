@@ -141,12 +141,12 @@ pub struct Setup {
     pub replicas: Replicas,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// The client for external systems. One for the process, so that all calls count against the same budgets.
+    pub external: external::Client,
     /// Where the ingress reports requests.
     pub desk: activity::Desk,
     /// The certificate of the internal listener.
     pub newest: certificates::Newest,
-    /// The client for external systems. One for the process, so that all calls count against the same budgets.
-    pub external: external::Client,
 }
 
 /// The pages of an authorization, which every replica serves, whether it holds the Lease or not.

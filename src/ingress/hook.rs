@@ -94,7 +94,9 @@ async fn take(
         if reply.verified {
             verify()?;
         }
-        return shake(state, route, reply).await;
+        let answer = shake(state, route, reply).await?;
+        route.traffic().activity.note(now_millis());
+        return Ok(answer);
     }
     verify()?;
     route.traffic().activity.note(now_millis());
