@@ -138,7 +138,6 @@ async fn shake(state: &State, route: &Route, reply: HandshakeReply) -> Result<Ta
             }
         })?;
     }
-    route.traffic().activity.note(now_millis());
     let captured = reply.secret.is_some();
     debug!(namespace = &**route.namespace(), subscription = route.name(), captured, "answered a handshake");
     Ok(Taken::Shaken(reply))
