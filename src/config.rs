@@ -96,7 +96,7 @@ pub struct Controller {
     pub internal_listen: SocketAddr,
 
     /// DNS name or address under which the internal listener is reached; may be repeated or separated by commas; left
-    /// out: bellhop-controller.<namespace>.svc; localhost, 127.0.0.1 and ::1 are always among them
+    /// out: bellhop-internal.<namespace>.svc; localhost, 127.0.0.1 and ::1 are always among them
     #[arg(long = "internal-name", env = "BELLHOP_INTERNAL_NAMES", value_delimiter = ',')]
     pub internal_names: Vec<String>,
 
@@ -215,7 +215,7 @@ pub struct IngressOptions {
     #[command(flatten)]
     pub ingress: Ingress,
 
-    /// URL of the controller's internal listener, such as https://bellhop-controller.bellhop-system.svc:9443; without
+    /// URL of the controller's internal listener, such as https://bellhop-internal.bellhop-system.svc:9443; without
     /// it, there are no pages of an authorization, no captured secrets and no status.lastRequestTime
     #[arg(long, env = "BELLHOP_CONTROLLER_URL", value_parser = controller_url)]
     pub controller_url: Option<url::Url>,
@@ -246,7 +246,7 @@ fn public_url(text: &str) -> Result<url::Url, String> {
 }
 
 fn controller_url(text: &str) -> Result<url::Url, String> {
-    let example = "expected something like https://bellhop-controller.bellhop-system.svc:9443";
+    let example = "expected something like https://bellhop-internal.bellhop-system.svc:9443";
     let url: url::Url = text.parse().map_err(|error| format!("{error}; {example}"))?;
     match url.scheme() == "https" && url.path() == "/" && url.query().is_none() && url.fragment().is_none() {
         true => Ok(url),

@@ -140,7 +140,7 @@ impl Listener {
 fn names(common: &config::Common, options: &config::Controller) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = options.internal_names.iter().filter(|name| !name.is_empty()).cloned().collect();
     if names.is_empty() {
-        names.insert(format!("bellhop-controller.{}.svc", common.namespace));
+        names.insert(format!("bellhop-internal.{}.svc", common.namespace));
     }
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     names

@@ -1,6 +1,6 @@
 //! What has to be renewed when: decided without I/O.
 
-use super::Identity;
+use super::{Identity, Period};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -37,21 +37,37 @@ pub fn plan(now: i64, stored: Option<&Identity>, names: &BTreeSet<String>) -> St
     if now >= authority.due() {
         return Step::RenewAuthority;
     }
-    if now >= leaf.due() || leaf.from > now + SKEW {
+    if leaf.is_over(now) || leaf.from > now + SKEW {
         return Step::RenewLeaf(names.clone());
+    }
+    if now >= leaf.due() {
+        let known = authority.from.saturating_add(settling(leaf));
+        return match stored.former.is_empty() || now >= known || known >= leaf.until {
+            true => Step::RenewLeaf(names.clone()),
+            false => Step::Keep(seconds(known - now)),
+        };
     }
     if !names.is_subset(&stored.names) {
         // During an update of the deployment, replicas may be called differently for a while. With the names of both,
         // they do not take turns.
         return Step::RenewLeaf(names.union(&stored.names).cloned().collect());
     }
-    let left = authority.due().min(leaf.due()).saturating_sub(now);
-    Step::Keep(Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(LONGEST))
+    Step::Keep(seconds(authority.due().min(leaf.due()).saturating_sub(now)).min(LONGEST))
+}
+
+/// How long a new authority is left alone, so that all learn of it before it is needed: an hour, or a sixth of a life that
+/// is short.
+fn settling(leaf: &Period) -> i64 {
+    (leaf.until.saturating_sub(leaf.from) / 6).min(3600)
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Certificate, Period};
+    use super::super::{Certificate, Former};
     use super::*;
 
     const DAY: i64 = 86_400;
@@ -99,6 +115,19 @@ mod tests {
         assert_eq!(plan(due, Some(&stored), &names(&["a"])), Step::RenewAuthority);
         stored.leaf = certificate(0, 90 * DAY);
         assert_eq!(plan(due, Some(&stored), &names(&["a"])), Step::RenewAuthority);
+    }
+
+    #[test]
+    fn a_new_authority_is_known_before_it_is_needed() {
+        let (wanted, mut stored) = (names(&["a"]), fresh());
+        let made = 60 * DAY - 60;
+        stored.authority = certificate(made, 4000 * DAY);
+        stored.former.push(Former { pem: String::new(), until: 300 * DAY });
+        assert_eq!(plan(60 * DAY, Some(&stored), &wanted), Step::Keep(Duration::from_secs(3540)));
+        assert_eq!(plan(made + 3600, Some(&stored), &wanted), Step::RenewLeaf(wanted.clone()));
+        // A certificate that is over helps nobody.
+        stored.leaf.period.until = 60 * DAY + 5;
+        assert_eq!(plan(60 * DAY + 5, Some(&stored), &wanted), Step::RenewLeaf(wanted));
     }
 
     #[test]
