@@ -59,5 +59,5 @@ COPY --from=binary --chmod=644 /ca-certificates.crt /etc/ssl/certs/ca-certificat
 # A volume that is made for this folder gets its owner.
 COPY --from=binary --chown=65532:65532 /data /var/lib/bellhop
 USER 65532:65532
-EXPOSE 8080 9090
+EXPOSE 8080 9090 9443
 ENTRYPOINT ["/bellhop"]

@@ -80,6 +80,14 @@ pub fn next(
 }
 
 fn accept(subscription: &Subscription, plugin: &crate::plugin::Plugin) -> Step {
+    let method = subscription.spec.authorization.method();
+    if method == "manual" || method == "oauth2" {
+        return Step::Blocked(Blocked::stalled(
+            type_::ACCEPTED,
+            reason::METHOD_NOT_OFFERED,
+            format!("spec.authorization.{method}: this version of Bellhop offers apiKey only"),
+        ));
+    }
     match valid::events(&subscription.spec, plugin) {
         Ok(events) => Step::Accept { events },
         Err(mistake) => Step::Blocked(Blocked::stalled(type_::ACCEPTED, mistake.reason, mistake.message)),

@@ -42,12 +42,6 @@ pub fn plugin<'a>(name: &str, plugin: &'a PluginState) -> Result<&'a Arc<Plugin>
 pub fn events(spec: &SubscriptionSpec, plugin: &Plugin) -> Result<Vec<String>, Mistake> {
     let mistake = |reason, message: String| Mistake { reason, message };
     let method = spec.authorization.method();
-    if method == "manual" || method == "oauth2" {
-        return Err(mistake(
-            reason::METHOD_NOT_OFFERED,
-            format!("spec.authorization.{method}: this version of Bellhop offers apiKey only"),
-        ));
-    }
     if !plugin.offers().contains(&method) {
         return Err(mistake(
             reason::METHOD_NOT_OFFERED,
