@@ -58,6 +58,9 @@ pub struct Custody {
     /// What is known of the webhook.
     #[serde(default)]
     pub webhook: WebhookState,
+    /// What is known of the authorization by OAuth.
+    #[serde(default)]
+    pub authorization: super::authorization::AuthorizationRecord,
 }
 
 impl Custody {

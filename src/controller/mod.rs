@@ -2,10 +2,15 @@
 //!
 //! This is the only part that holds credentials of external systems, and the only writer of statuses.
 
+pub mod activity;
+pub mod admission;
+pub mod authorization;
 mod census;
+pub mod certificates;
 pub mod custody;
 pub mod election;
 pub mod installation;
+pub mod listener;
 mod orphans;
 mod plugins;
 pub mod replicas;
@@ -15,7 +20,7 @@ mod trigger_plugin;
 mod watch;
 mod workflow_trigger;
 
-pub use plugins::{PluginState, Plugins};
+pub use plugins::{Compiler, PluginState, Plugins};
 pub use subscription::Blocked;
 
 use crate::api::{Subscription, WorkflowTrigger};
@@ -24,6 +29,7 @@ use crate::delivery::Runners;
 use crate::external;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
+use authorization::pages::Pages;
 use custody::Vault;
 use election::Election;
 use installation::InstallationKey;
@@ -135,6 +141,23 @@ pub struct Setup {
     pub replicas: Replicas,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// The client for external systems. One for the process, so that all calls count against the same budgets.
+    pub external: external::Client,
+    /// Where the ingress reports requests.
+    pub desk: activity::Desk,
+    /// The certificate of the internal listener.
+    pub newest: certificates::Newest,
+}
+
+/// The pages of an authorization, which every replica serves, whether it holds the Lease or not.
+pub fn pages(
+    client: kube::Client,
+    common: &config::Common,
+    options: &config::Controller,
+    external: external::Client,
+) -> axum::Router {
+    let public_url = options.public_url.clone();
+    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url)))
 }
 
 /// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.
@@ -151,19 +174,17 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
             format!("{}_{}", host.to_string_lossy(), setup.common.private_listen)
         }
     };
-    // Before anything is waited for: wrong options are told at once.
-    let external = external::Client::new(setup.options.external(&setup.common)?).context("the client for calls")?;
     // The Lease lies in one of the namespaces.
     tokio::select! {
         made = until_answered("the namespaces", || namespaces(&setup.client, &setup.common)) => made?,
         () = shutdown.cancelled() => return Ok(()),
     }
     let election = Election::new(setup.client.clone(), &setup.common.namespace, identity, setup.metrics.clone());
-    election.lead(shutdown, |term| work(setup.clone(), external.clone(), term)).await
+    election.lead(shutdown, |term| work(setup.clone(), term)).await
 }
 
-async fn work(setup: Setup, external: external::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Setup { client, common, options, replicas, metrics } = setup;
+async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Setup { client, common, options, replicas, metrics, external, desk, newest } = setup;
     let key = tokio::select! {
         key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
@@ -174,7 +195,14 @@ async fn work(setup: Setup, external: external::Client, shutdown: CancellationTo
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
         watch::follow(all_plugins, &all, "TriggerPlugin", &metrics, shutdown.clone());
     let (subscriptions, [own_subscriptions, neighbours, users, subscriptions_of_triggers, live]) =
-        watch::follow(scope.apis(&client), &all, "Subscription", &metrics, shutdown.clone());
+        watch::follow_changes_of(
+            Some(activity::worth_a_pass),
+            scope.apis(&client),
+            &all,
+            "Subscription",
+            &metrics,
+            shutdown.clone(),
+        );
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
         watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
     let context = Arc::new(Context {
@@ -220,9 +248,19 @@ async fn work(setup: Setup, external: external::Client, shutdown: CancellationTo
             orphans::run(live, context.clone(), shutdown.clone()),
         );
     };
+    let configuration = context.options.admission_configuration.as_deref();
+    let publish = certificates::publish(
+        context.client.clone(),
+        &context.common.ingress_namespace,
+        configuration.filter(|name| !name.is_empty()),
+        newest,
+        context.metrics.clone(),
+    );
     tokio::select! {
         () = controllers => {}
         () = census::orphans(&context) => {}
+        () = publish => {}
+        () = activity::run(&context, &desk) => {}
     }
     Ok(())
 }

@@ -56,6 +56,8 @@ pub enum CallFailure {
         status: u16,
         /// The external system's own words, as ": …", or empty.
         words: String,
+        /// The `error` of an answer about OAuth (RFC 6749, section 5.2).
+        error: Option<String>,
         /// How long it wants to be left alone, at most an hour; see [`quota::pause`].
         retry_after: Option<Duration>,
     },
@@ -216,6 +218,7 @@ impl Client {
             host: host.clone(),
             status: status.as_u16(),
             words: if words.is_empty() { words } else { format!(": {words}") },
+            error: None,
             retry_after: pause.map(|pause| pause.length),
         };
         // A refusal is one whatever its page looks like.
@@ -247,7 +250,11 @@ impl Client {
         if let (true, Some(target)) = (status.is_redirection(), headers.get(LOCATION)) {
             return Err(refusal(redact(&redirected(target), secrets)));
         }
-        Err(refusal(redact(&words(&body), secrets)))
+        let mut failure = refusal(redact(&words(&body), secrets));
+        if let CallFailure::Status { error, .. } = &mut failure {
+            *error = super::oauth::error_of(&body);
+        }
+        Err(failure)
     }
 
     fn what_happened(&self, error: reqwest::Error) -> String {

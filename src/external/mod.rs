@@ -3,6 +3,7 @@
 pub mod address;
 mod budget;
 mod client;
+pub mod oauth;
 mod quota;
 #[cfg(test)]
 mod tests;

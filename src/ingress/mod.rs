@@ -14,20 +14,27 @@
 //!
 //! Then, and only then, the answer is 200 with `{"id": "<request id>"}`; a repetition also says `"duplicate": true`.
 //! Nothing here waits for the API server.
+//!
+//! A handshake of the plugin is no event: it is answered as the plugin says, before the sender is proven or after it, and
+//! is not stored. Where it brings a callback secret, the controller has stored that first.
 
+mod activity;
 mod answer;
 mod body;
 mod controller;
+mod handshake;
 mod hook;
+mod pages;
 mod private;
 mod server;
 #[cfg(test)]
 mod tests;
 
+pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
-pub use controller::{Controller, Unreachable};
+pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
-pub use server::{Limits, serve};
+pub use server::{Limits, serve, serve_tls};
 
 use crate::config;
 use crate::routes::{Handle, LogGate};
@@ -48,6 +55,8 @@ use uuid::Uuid;
 
 /// Where callbacks arrive.
 const HOOK: &str = "/hooks/{token}";
+/// Where the pages of an authorization are.
+const PAGES: &str = "/oauth/{*rest}";
 
 /// Whether the process does what it is for. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +99,7 @@ pub struct State {
     bounds: Bounds,
     spool_log: LogGate,
     no_plugin: Arc<str>,
+    controller: Controller,
 }
 
 impl State {
@@ -103,20 +113,38 @@ impl State {
         timeout: Duration,
     ) -> Self {
         let bounds = Bounds { limit: body_limit, timeout, budget: Arc::new(Budget::new(body_limit)) };
-        Self { routes, spool, metrics, health, bounds, spool_log: LogGate::default(), no_plugin: "".into() }
+        Self {
+            routes,
+            spool,
+            metrics,
+            health,
+            bounds,
+            spool_log: LogGate::default(),
+            no_plugin: "".into(),
+            controller: Controller::Absent,
+        }
+    }
+
+    /// Says how the controller is reached; without it, there are no pages, and handshakes that bring a
+    /// secret are refused.
+    pub fn with_controller(mut self, controller: Controller) -> Self {
+        self.controller = controller;
+        self
     }
 }
 
-/// The public routes. Whatever is not a callback URL is answered like an unknown one.
+/// The public routes. Whatever is neither a callback URL nor a page is answered like an unknown callback URL.
 pub fn router(state: Arc<State>) -> Router {
     let elsewhere = state.clone();
+    let relay = pages::Relay::new(state.controller.clone());
+    let page = async move |request: Request| relay.pass(request).await;
     let hook = move |token: Result<Path<String>, PathRejection>, request: Request| {
         // A segment that is not even text is no token.
         let token = token.map(|Path(token)| token).unwrap_or_default();
         hook::handle(state.clone(), token, request)
     };
     let unknown = move |request: Request| hook::handle(elsewhere.clone(), String::new(), request);
-    Router::new().route(HOOK, any(hook)).fallback(unknown)
+    Router::new().route(HOOK, any(hook)).route(PAGES, any(page)).fallback(unknown)
 }
 
 /// Serves the public listener until `shutdown`, then lets requests under way end; the private one until all that is done,
@@ -153,6 +181,17 @@ pub async fn run(
 /// Serves a private listener until `shutdown`.
 pub async fn serve_private(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     serve(listener, router, Limits { connections: 256, ..Limits::default() }, None, shutdown).await;
+}
+
+/// Serves the internal listener of the controller until `shutdown`.
+pub async fn serve_internal(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let limits = Limits { connections: 512, grace: Duration::from_secs(5), ..Limits::default() };
+    serve_tls(listener, tls, router, limits, shutdown).await;
 }
 
 /// What identifies a request to its Subscription: the sender's delivery id, or else the SHA-256 of the body.

@@ -49,6 +49,7 @@ fn custody(subscription: &Subscription) -> Custody {
         credentials: BTreeMap::new(),
         account: None,
         webhook: WebhookState::None,
+        authorization: Default::default(),
     }
 }
 
