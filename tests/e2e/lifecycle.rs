@@ -1,7 +1,9 @@
 //! Upgrade, rollback, uninstall while Subscriptions exist, and an installation that takes them over.
 
 use crate::bundle;
-use crate::support::{NAMESPACE, Team, bellhop_is_ready, in_system, install, install_charts, public_url, uninstall, world};
+use crate::support::{
+    NAMESPACE, Team, bellhop_is_ready, in_system, install, install_charts, public_url, uninstall, world,
+};
 use anyhow::{Result, ensure};
 use bellhop_harness::eventually;
 use std::time::Duration;
