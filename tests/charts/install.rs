@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Definitions and names of cluster-scoped objects are of the whole cluster: one at a time.
-static CLUSTER_SCOPED: Mutex<()> = Mutex::const_new(());
+pub static CLUSTER_SCOPED: Mutex<()> = Mutex::const_new(());
 const KEY: &str = "YTJGb2FXeGhhMlZ5ZEhsMWFXOXdZWE5rWm1kb2FtdHM=";
 
 /// The namespaces that the renderings speak of, closed to pods that are not restricted.
