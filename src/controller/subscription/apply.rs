@@ -4,7 +4,7 @@ use super::calls::NotCreated;
 use super::{Blocked, calls};
 use crate::api::{CREDENTIALS_FOR_LABEL, Subscription, reason, type_};
 use crate::controller::custody::{Custody, Stored, WebhookState};
-use crate::controller::slots::{Decision, Waiting, decide};
+use crate::controller::slots::{self, Decision, Waiting, decide};
 use crate::controller::{Context, Failure, installation, uid_of};
 use crate::plugin::Plugin;
 use k8s_openapi::api::core::v1::Secret;
@@ -85,11 +85,10 @@ pub async fn accept(
                 context.ledgers.put(&namespace, plugin, &ledger).await?;
             }
             Decision::Full => {
-                let names = ledger.holders.values().cloned().collect::<Vec<_>>().join(", ");
+                let names = ledger.holders.values().map(String::as_str);
                 let message = format!(
-                    "{} of {cap} Subscriptions of the plugin \"{plugin}\" in the namespace {namespace} are taken ({names}); \
-                     this one is accepted when one of them is deleted",
-                    ledger.holders.len()
+                    "{}; this one is accepted when one of them is deleted",
+                    slots::taken(cap, plugin, &namespace, names)
                 );
                 return Err(Blocked::stalled(type_::ACCEPTED, reason::QUOTA_EXCEEDED, message).into());
             }
@@ -119,8 +118,8 @@ async fn waiting(context: &Context, namespace: &str, plugin: &str) -> Result<Vec
     Ok(list.items.iter().filter(|other| wants_slot(other)).filter_map(rank).collect())
 }
 
-/// One that is refused for another reason than the cap does not hold up those behind it.
-fn wants_slot(subscription: &Subscription) -> bool {
+/// Whether a Subscription holds a slot or may get one. One that is refused for another reason than the cap does not hold up those behind it.
+pub fn wants_slot(subscription: &Subscription) -> bool {
     let accepted = subscription.status.as_ref().and_then(|status| {
         status.conditions.iter().find(|condition| condition.type_ == type_::ACCEPTED && condition.status == "False")
     });

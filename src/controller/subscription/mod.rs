@@ -7,11 +7,15 @@ mod plan;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod valid;
 
 use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, Retry, uid_of};
 
-use crate::api::{CREDENTIALS_FOR_LABEL, FINALIZER, Is, Subscription, TriggerPlugin, WorkflowTrigger, reason, type_};
+use crate::api::{
+    CREDENTIALS_FOR_LABEL, FINALIZER, Is, Subscription, SubscriptionStatus, TriggerPlugin, WorkflowTrigger, reason,
+    type_,
+};
 use futures::{StreamExt, TryFutureExt};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -26,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+pub use apply::wants_slot;
 pub use delete::delete as delete_webhook;
 pub use delete::{ORPHANS, leftovers};
 
@@ -256,7 +261,9 @@ async fn write_status(
         status::workflow_count(&triggers),
         Time(Timestamp::now()),
     );
-    if subscription.status.as_ref() == Some(&next) {
+    // When the last request came is written by somebody else, with a field manager of its own.
+    let before = subscription.status.clone().map(|status| SubscriptionStatus { last_request_time: None, ..status });
+    if before.as_ref() == Some(&next) {
         return Ok(());
     }
     let api = Api::<Subscription>::namespaced(context.client.clone(), &subscription.namespace().unwrap_or_default());

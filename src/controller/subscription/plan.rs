@@ -3,7 +3,7 @@
 //! Each pass begins from what is stored, does the first step that is missing, and stores what came of it. A controller
 //! that is killed between two steps therefore goes on where it stopped.
 
-use super::Blocked;
+use super::{Blocked, valid};
 use crate::api::{Subscription, reason, type_};
 use crate::controller::PluginState;
 use crate::controller::custody::{Custody, WebhookState};
@@ -57,25 +57,9 @@ pub fn next(
     }
     // Once accepted, a plugin that is missing or broken makes the Subscription unready and loses nothing.
     let blocked_at = if custody.is_some() { type_::READY } else { type_::ACCEPTED };
-    let name = &subscription.spec.plugin_ref.name;
-    let plugin = match plugin {
-        PluginState::Ready(plugin) => plugin,
-        PluginState::NotFound => {
-            return Step::Blocked(Blocked::waiting(
-                blocked_at,
-                reason::PLUGIN_NOT_FOUND,
-                format!(
-                    "spec.pluginRef.name: there is no TriggerPlugin \"{name}\"; `kubectl get triggerplugins` lists them"
-                ),
-            ));
-        }
-        PluginState::Broken(mistakes) => {
-            return Step::Blocked(Blocked::waiting(
-                blocked_at,
-                reason::PLUGIN_NOT_READY,
-                format!("TriggerPlugin \"{name}\" has mistakes: {mistakes}"),
-            ));
-        }
+    let plugin = match valid::plugin(&subscription.spec.plugin_ref.name, plugin) {
+        Ok(plugin) => plugin,
+        Err(mistake) => return Step::Blocked(Blocked::waiting(blocked_at, mistake.reason, mistake.message)),
     };
     let Some(custody) = custody else { return accept(subscription, plugin) };
     if !route_live {
@@ -96,30 +80,8 @@ pub fn next(
 }
 
 fn accept(subscription: &Subscription, plugin: &crate::plugin::Plugin) -> Step {
-    let refuse = |reason, message: String| Step::Blocked(Blocked::stalled(type_::ACCEPTED, reason, message));
-    let spec = &subscription.spec;
-    let method = spec.authorization.method();
-    if method == "manual" || method == "oauth2" {
-        return refuse(
-            reason::METHOD_NOT_OFFERED,
-            format!("spec.authorization.{method}: this version of Bellhop offers apiKey only"),
-        );
-    }
-    if !plugin.offers().contains(&method) {
-        return refuse(
-            reason::METHOD_NOT_OFFERED,
-            format!(
-                "spec.authorization.{method}: the plugin \"{}\" does not offer it; it offers {}",
-                plugin.name(),
-                plugin.offers().join(", ")
-            ),
-        );
-    }
-    if let Err(mistakes) = plugin.check_parameters(&spec.parameters) {
-        return refuse(reason::INVALID_PARAMETERS, crate::plugin::join(&mistakes));
-    }
-    match plugin.pin_events(spec.events.as_deref()) {
+    match valid::events(&subscription.spec, plugin) {
         Ok(events) => Step::Accept { events },
-        Err(mistake) => refuse(reason::UNKNOWN_EVENT, mistake.to_string()),
+        Err(mistake) => Step::Blocked(Blocked::stalled(type_::ACCEPTED, mistake.reason, mistake.message)),
     }
 }
