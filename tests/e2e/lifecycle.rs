@@ -2,7 +2,7 @@
 
 use crate::bundle;
 use crate::support::{
-    NAMESPACE, Team, bellhop_is_ready, in_system, install, install_charts, public_url, uninstall, world,
+    NAMESPACE, Team, bellhop_is_ready, figure, in_system, install, install_charts, public_url, uninstall, world,
 };
 use anyhow::{Result, ensure};
 use bellhop_harness::eventually;
@@ -43,7 +43,8 @@ async fn webhooks_survive_upgrade_rollback_and_reinstallation() -> Result<()> {
     ensure!(recorded.contains("acme-web"), "{recorded}");
     ensure!(team.hooks().await? == hooks, "the webhook stays");
 
-    install(world, &[]).await?;
+    let took = install(world, &[]).await?;
+    figure(&format!("helm install until every pod is ready: {:.1} s", took.as_secs_f64()));
     team.is_ready("acme-web").await?;
     ensure!(team.hooks().await? == hooks, "the same webhook, and no other");
     ensure!(team.callback("acme-web").await? == callback, "the same URL and secret");

@@ -21,8 +21,7 @@ async fn a_push_runs_a_workflow_and_nothing_is_left_in_the_end() -> Result<()> {
     figure(&format!("image: {:.1} MB as an archive, {:.1} MB unpacked", sent as f64 / 1e6, unpacked as f64 / 1e6));
     ensure!(unpacked <= IMAGE_LIMIT, "the image has {unpacked} bytes unpacked, which is more than {IMAGE_LIMIT}");
     let before = cluster_scoped(world).await?;
-    let took = install(world, &[]).await?;
-    figure(&format!("helm install until every pod is ready: {:.1} s", took.as_secs_f64()));
+    install(world, &[]).await?;
 
     // The runner is a pod, too.
     let team = Team::new(world, "story").await?;
