@@ -77,6 +77,15 @@ pub struct Controller {
     #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
     pub namespace_deletion_deadline: Duration,
 
+    /// How often each webhook is looked at in the external system, to mend what was deleted or changed there by hand;
+    /// 0s: never
+    #[arg(long, env = "BELLHOP_DRIFT_INTERVAL", default_value = "1h", value_parser = duration)]
+    pub drift_interval: Duration,
+
+    /// How long an old callback secret is accepted after the external system has the new one
+    #[arg(long, env = "BELLHOP_ROTATION_GRACE", default_value = "10m", value_parser = duration)]
+    pub rotation_grace: Duration,
+
     /// File with certificates (PEM) of authorities that external systems' certificates may be signed by, in addition to
     /// the public ones; read at the start
     #[arg(long, env = "BELLHOP_EXTERNAL_CA_FILE")]
