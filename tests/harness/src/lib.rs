@@ -7,6 +7,7 @@
 //! - [`cluster`] adds a real node on this machine ([`node`]), on which [`image`]s run that were made here.
 //! - [`runner`] is an HTTP service that records what it is asked to run; [`proxy`] stands in front of Gitea and loses,
 //!   holds or answers calls as a test wants. Both are a [`server`] on a thread of their own.
+//! - [`browser`] logs in and consents as a person does; [`oidc`] is a second, stricter OAuth server than Gitea's.
 //! - [`world`] is what the tests of one binary share: a control plane and a Gitea, started once.
 //! - [`process`] is the one way children are started: they never outlive the test process, however it dies.
 //! - [`ports`], [`wait`], [`http`] and [`git`] are the small things that all of these use.
@@ -38,6 +39,7 @@
 //! ```
 
 pub mod bellhop;
+pub mod browser;
 pub mod build;
 pub mod cluster;
 pub mod control_plane;
@@ -46,6 +48,7 @@ pub mod gitea;
 pub mod http;
 pub mod image;
 pub mod node;
+pub mod oidc;
 pub mod ports;
 pub mod process;
 pub mod proxy;
