@@ -22,6 +22,9 @@ use uuid::Uuid;
 
 pub const UID: Uuid = Uuid::from_u128(0xbe11);
 
+/// What is done before a write.
+type BeforeWrite = Box<dyn FnOnce(&ApiServer) + Send>;
+
 /// An API server that keeps objects by their path.
 #[derive(Default)]
 pub struct ApiServer {
@@ -29,7 +32,7 @@ pub struct ApiServer {
     /// Paths whose whole content was asked for.
     pub read: Mutex<Vec<String>>,
     /// Done once before the next write, as if somebody else were faster.
-    pub before_write: Mutex<Option<Box<dyn FnOnce(&ApiServer) + Send>>>,
+    pub before_write: Mutex<Option<BeforeWrite>>,
 }
 
 impl ApiServer {

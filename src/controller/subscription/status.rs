@@ -160,8 +160,8 @@ fn expiring(custody: &Custody, outcome: &Outcome, now: &Time) -> Option<(&'stati
     let now = now.0.as_millisecond();
     let renewals = outcome.troubles.iter().filter(|trouble| trouble.upkeep == Upkeep::Renewal);
     for trouble in renewals {
-        let records = custody.of_event(trouble.event.as_deref()).filter(|record| record.is_registered());
-        for record in records.filter(|record| alarming(record).is_some_and(|at| at <= now)) {
+        let mut records = custody.of_event(trouble.event.as_deref()).filter(|record| record.is_registered());
+        if let Some(record) = records.find(|record| alarming(record).is_some_and(|at| at <= now)) {
             let end = record.expires_at.and_then(time).map(|end| end.0.to_string()).unwrap_or_default();
             let id = record.id().unwrap_or_default();
             let message =

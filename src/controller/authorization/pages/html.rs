@@ -36,7 +36,7 @@ pub struct Content(String);
 impl Content {
     /// A paragraph of text.
     pub fn paragraph(mut self, text: &str) -> Self {
-        let _ = write!(self.0, "<p>{}</p>\n", escape(text));
+        let _ = writeln!(self.0, "<p>{}</p>", escape(text));
         self
     }
 
@@ -44,7 +44,7 @@ impl Content {
     pub fn facts(mut self, facts: &[(&str, &str)]) -> Self {
         self.0.push_str("<dl>\n");
         for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
-            let _ = write!(self.0, "<dt>{}</dt><dd>{}</dd>\n", escape(name), escape(value));
+            let _ = writeln!(self.0, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
         }
         self.0.push_str("</dl>\n");
         self
@@ -52,19 +52,19 @@ impl Content {
 
     /// A form with nothing but a button, which is sent to the page's own address.
     pub fn button(mut self, label: &str) -> Self {
-        let _ = write!(self.0, "<form method=\"post\"><button type=\"submit\">{}</button></form>\n", escape(label));
+        let _ = writeln!(self.0, "<form method=\"post\"><button type=\"submit\">{}</button></form>", escape(label));
         self
     }
 
     /// A link.
     pub fn link(mut self, url: &str, label: &str) -> Self {
-        let _ = write!(self.0, "<p><a href=\"{}\">{}</a></p>\n", escape(url), escape(label));
+        let _ = writeln!(self.0, "<p><a href=\"{}\">{}</a></p>", escape(url), escape(label));
         self
     }
 
     /// A command to type.
     pub fn command(mut self, command: &str) -> Self {
-        let _ = write!(self.0, "<p><code>{}</code></p>\n", escape(command));
+        let _ = writeln!(self.0, "<p><code>{}</code></p>", escape(command));
         self
     }
 }

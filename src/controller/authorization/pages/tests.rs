@@ -280,10 +280,11 @@ async fn a_subscription_that_goes_away_meanwhile_keeps_no_grant() {
     let seen = come_back(&world, &cookie, &query).await;
     assert_eq!(seen.status, StatusCode::NOT_FOUND);
     assert!(seen.text.contains("The Subscription is gone"), "{}", seen.text);
-    let requests = world.endpoint.requests.lock().unwrap();
-    assert_eq!(requests.len(), 2, "the token that nobody needs was revoked");
-    assert_eq!(requests[1].1["token"], "refresh-1");
-    drop(requests);
+    {
+        let requests = world.endpoint.requests.lock().unwrap();
+        assert_eq!(requests.len(), 2, "the token that nobody needs was revoked");
+        assert_eq!(requests[1].1["token"], "refresh-1");
+    }
     // The answer once more, of a Subscription that is gone.
     assert_eq!(come_back(&world, &cookie, &query).await.status, StatusCode::NOT_FOUND);
 }
