@@ -16,6 +16,7 @@ mod examples;
 mod faults;
 mod gitops;
 mod manual;
+mod oauth;
 mod outgoing;
 mod renewal;
 mod rotation;

@@ -203,6 +203,13 @@ impl AuthorizationRecord {
     pub fn consented(&mut self, tokens: &Token, now: i64, jitter: f64) {
         (self.grant, self.doubted_at) = (None, None);
         self.granted(tokens, now, jitter);
+        self.version += 1;
+    }
+
+    /// Takes note of a consent that has led to nothing. Its link still works.
+    pub fn not_consented(&mut self, problem: Problem) {
+        self.problem = Some(problem);
+        self.version += 1;
     }
 
     /// Notes that no token could be got, and when it is tried again. `retry_after` is what the external system asks for.

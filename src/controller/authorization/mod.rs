@@ -20,8 +20,9 @@ pub use record::{AuthorizationRecord, Flow, Grant, Link, PinnedClient, Problem, 
 pub use tokens::{choose_client, ensure_link, refresh, revoke};
 
 use super::installation::random_secret as random_text;
+use super::now as now_millis;
 use decide::{CLIENT_PATIENCE, REQUEST_PATIENCE};
-use k8s_openapi::jiff::Timestamp;
+
 use url::Url;
 
 /// The redirect URL to register for every OAuth client of this installation.
@@ -29,8 +30,4 @@ pub fn redirect_url(public_url: &Url) -> Url {
     let mut url = public_url.clone();
     url.set_path(&format!("{}/oauth/callback", public_url.path().trim_end_matches('/')));
     url
-}
-
-fn now_millis() -> i64 {
-    Timestamp::now().as_millisecond()
 }

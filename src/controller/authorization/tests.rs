@@ -49,6 +49,12 @@ fn a_client_then_a_link_then_a_consent_then_a_token() {
     assert!(record.ensure_link(NOON + 24 * HOUR) && record.link != old);
     record.consented(&tokens("a1", None, None), NOON, 0.5);
     assert!(is_ready(&record, NOON) && record.link.is_none());
+    // What a person has done wakes the pass, and the new account is asked for; a refresh does neither.
+    assert_eq!(record.version, 1);
+    record.granted(&tokens("a1", None, None), NOON, 0.5);
+    assert_eq!(record.version, 1);
+    record.not_consented(Problem { kind: ProblemKind::ConsentRefused, message: "no".into() });
+    assert_eq!(record.version, 2);
     // A token without an end needs nothing, ever.
     assert_eq!(due(&record, CODE, NOON + 10_000 * HOUR), None);
 }

@@ -204,7 +204,7 @@ async fn refused(pages: &Pages, custody: &Custody, kind: ProblemKind, message: S
     tracing::warn!(subscription = subscription(custody), message, "a consent has led to nothing");
     let problem = Problem { kind, message: message.clone() };
     let stored = change(&pages.vault, custody.uid, |custody| {
-        custody.authorization.problem = Some(problem.clone());
+        custody.authorization.not_consented(problem.clone());
         Ok::<_, Refusal>(())
     });
     if let Err(refusal) = stored.await {
