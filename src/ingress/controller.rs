@@ -43,7 +43,8 @@ impl Controller {
                 Err(never) => match never {},
             };
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| Unreachable(error.to_string()))?;
+            let body =
+                Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| Unreachable(error.to_string()))?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
         let timeout = |_| Err(Unreachable(format!("no answer within {TIMEOUT:?}")));
