@@ -119,7 +119,8 @@ struct State {
     records: Vec<Record>,
     calls: Vec<(String, String)>,
     numbers: u64,
-    failures: VecDeque<(String, String, u16)>,
+    /// What happens to the next calls: with which status they fail, if at all.
+    failures: VecDeque<(String, String, Option<u16>)>,
 }
 
 /// The books of one vendor.
@@ -217,17 +218,22 @@ impl Desk {
     pub fn note(&self, method: &str, path: &str) -> Option<u16> {
         let mut state = self.state();
         state.calls.push((method.to_owned(), path.to_owned()));
-        let fits = |failure: &(String, String, u16)| failure.0 == method && path.contains(&failure.1);
+        let fits = |failure: &(String, String, Option<u16>)| failure.0 == method && path.contains(&failure.1);
         let at = state.failures.iter().position(fits)?;
-        state.failures.remove(at).map(|(_, _, status)| status)
+        state.failures.remove(at).and_then(|(_, _, status)| status)
     }
 
     /// Lets the next `times` calls with this method and this text in their path fail with this status.
     pub fn fail_next(&self, times: usize, method: &str, path: &str, status: u16) {
         let mut state = self.state();
         for _ in 0..times {
-            state.failures.push_back((method.to_owned(), path.to_owned(), status));
+            state.failures.push_back((method.to_owned(), path.to_owned(), Some(status)));
         }
+    }
+
+    /// Lets the next call with this method and this text in its path pass, before what [`Desk::fail_next`] orders later.
+    pub fn pass_next(&self, method: &str, path: &str) {
+        self.state().failures.push_back((method.to_owned(), path.to_owned(), None));
     }
 
     /// Takes back what [`Desk::fail_next`] has ordered.
@@ -282,10 +288,12 @@ mod tests {
     #[test]
     fn a_call_fails_as_often_as_ordered() {
         let desk = Desk::default();
+        desk.pass_next("GET", "/secret");
         desk.fail_next(1, "GET", "/secret", 503);
         assert_eq!(desk.note("POST", "/secret"), None);
+        assert_eq!(desk.note("GET", "/a/secret?b"), None);
         assert_eq!(desk.note("GET", "/a/secret?b"), Some(503));
         assert_eq!(desk.note("GET", "/a/secret?b"), None);
-        assert_eq!(desk.count("GET", "/secret"), 2);
+        assert_eq!(desk.count("GET", "/secret"), 3);
     }
 }
