@@ -85,6 +85,10 @@ pub enum Answer {
     Duplicate,
     /// 200: it was a dead letter and is tried again.
     Requeued,
+    /// 200 to 299, as the plugin says: a handshake, which is no event and not stored.
+    Handshake,
+    /// 503: the secret that a handshake brings could not be handed to the controller.
+    Uncaptured,
     /// 404: no such callback URL.
     UnknownRoute,
     /// 401: nothing proves who sent it.
@@ -115,6 +119,8 @@ impl Answer {
             Answer::Accepted => "accepted",
             Answer::Duplicate => "duplicate",
             Answer::Requeued => "requeued",
+            Answer::Handshake => "handshake",
+            Answer::Uncaptured => "uncaptured",
             Answer::UnknownRoute => "unknown_route",
             Answer::Unverified => "unverified",
             Answer::BadBody => "bad_body",

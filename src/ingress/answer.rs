@@ -1,5 +1,6 @@
 //! What senders are told: a status, a small JSON object, and when to come back.
 
+use crate::plugin::HandshakeReply;
 use crate::telemetry::Answer;
 use axum::body::Body;
 use axum::response::Response;
@@ -23,6 +24,15 @@ pub fn stored(id: Uuid, answer: Answer) -> Response {
     respond(StatusCode::OK, text)
 }
 
+/// The answer to a handshake, as the plugin has it.
+pub fn shaken(reply: HandshakeReply) -> Response {
+    let mut response = Response::new(Body::from(reply.body));
+    // The plugin's compiler lets nothing else pass than 200 to 299.
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
+    *response.headers_mut() = reply.headers;
+    response
+}
+
 /// The answer to a request that is refused, with the reason for the reader of the sender's log.
 pub fn refused(answer: Answer, reason: &str) -> Response {
     let status = match answer {
@@ -32,14 +42,18 @@ pub fn refused(answer: Answer, reason: &str) -> Response {
         Answer::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Answer::Timeout => StatusCode::REQUEST_TIMEOUT,
         Answer::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Answer::NotSynced | Answer::Busy | Answer::SpoolFull | Answer::SpoolFailed => StatusCode::SERVICE_UNAVAILABLE,
-        Answer::Accepted | Answer::Duplicate | Answer::Requeued | Answer::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        Answer::NotSynced | Answer::Busy | Answer::SpoolFull | Answer::SpoolFailed | Answer::Uncaptured => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Answer::Accepted | Answer::Duplicate | Answer::Requeued | Answer::Handshake | Answer::Panicked => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     };
     let mut response = respond(status, json!({ "error": reason }).to_string());
     let headers = response.headers_mut();
     match answer {
         Answer::SpoolFull | Answer::SpoolFailed => drop(headers.insert(RETRY_AFTER, LATER)),
-        Answer::NotSynced | Answer::Busy => drop(headers.insert(RETRY_AFTER, SOON)),
+        Answer::NotSynced | Answer::Busy | Answer::Uncaptured => drop(headers.insert(RETRY_AFTER, SOON)),
         // What is left of the body must not be taken for the next request.
         Answer::TooLarge | Answer::Timeout => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
         _ => {}

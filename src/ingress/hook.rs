@@ -1,8 +1,9 @@
 //! One request at a callback URL, from its head to its answer.
 
 use super::body::{self, BodyError, Declared};
+use super::handshake::{Uncaptured, capture};
 use super::{State, answer, now_millis, request_id};
-use crate::plugin::CallbackRequest;
+use crate::plugin::{CallbackRequest, HandshakeReply};
 use crate::routes::Route;
 use crate::spool::{AppendError, Appended, Request as Stored};
 use crate::telemetry::Answer;
@@ -31,6 +32,14 @@ const SECRET_HEADERS: [header::HeaderName; 3] = [header::AUTHORIZATION, header::
 /// A refusal: how it is answered and counted, and why.
 struct Refused(Answer, String);
 
+/// What became of a request that is not refused.
+enum Taken {
+    /// It is on disk.
+    Stored(Uuid, Answer),
+    /// It was a handshake.
+    Shaken(HandshakeReply),
+}
+
 /// Answers one request.
 pub async fn handle(state: Arc<State>, token: String, request: Request<Body>) -> Response {
     let started = Instant::now();
@@ -39,9 +48,13 @@ pub async fn handle(state: Arc<State>, token: String, request: Request<Body>) ->
     let outcome = outcome.unwrap_or_else(|_| Err(Refused(Answer::Panicked, "internal error".to_owned())));
     let plugin = route.as_ref().map_or(&state.no_plugin, |route: &Arc<Route>| route.plugin_name());
     match outcome {
-        Ok((id, how)) => {
+        Ok(Taken::Stored(id, how)) => {
             state.metrics.request(plugin, how, started.elapsed());
             answer::stored(id, how)
+        }
+        Ok(Taken::Shaken(reply)) => {
+            state.metrics.request(plugin, Answer::Handshake, started.elapsed());
+            answer::shaken(reply)
         }
         Err(Refused(how, why)) => {
             state.metrics.request(plugin, how, started.elapsed());
@@ -56,7 +69,7 @@ async fn take(
     token: &str,
     request: Request<Body>,
     found: &mut Option<Arc<Route>>,
-) -> Result<(Uuid, Answer), Refused> {
+) -> Result<Taken, Refused> {
     if !state.routes.is_synced() {
         return Err(Refused(Answer::NotSynced, "starting; come back soon".to_owned()));
     }
@@ -73,7 +86,17 @@ async fn take(
     let query = parts.uri.query().unwrap_or_default();
     let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, &body);
     let plugin = route.plugin();
-    plugin.verify(&callback, route.secrets()).map_err(|refusal| Refused(Answer::Unverified, refusal.to_string()))?;
+    let verify = || {
+        let refused = |refusal: crate::plugin::Refusal| Refused(Answer::Unverified, refusal.to_string());
+        plugin.verify(&callback, route.secrets()).map_err(refused)
+    };
+    if let Some(reply) = plugin.handshake(&callback) {
+        if reply.verified {
+            verify()?;
+        }
+        return shake(state, route, reply).await;
+    }
+    verify()?;
     plugin.check_body(&callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
     let delivery_id = plugin.delivery_id(&callback).unwrap_or_else(|error| {
         debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
@@ -96,7 +119,25 @@ async fn take(
     };
     state.health.spool_works(true);
     debug!(request = %id, namespace = &**route.namespace(), subscription = route.name(), bytes, ?how, "stored");
-    Ok((id, how))
+    Ok(Taken::Stored(id, how))
+}
+
+/// Answers a handshake, once the secret that it brings is stored.
+async fn shake(state: &State, route: &Route, reply: HandshakeReply) -> Result<Taken, Refused> {
+    if let Some(secret) = &reply.secret {
+        capture(&state.controller, route, secret).await.map_err(|uncaptured| match uncaptured {
+            Uncaptured::Another => {
+                Refused(Answer::Unverified, "the handshake brings another secret than the one that is known".to_owned())
+            }
+            Uncaptured::NotNow(why) => {
+                debug!(subscription = %route.uid(), why, "a handshake's secret was not stored");
+                Refused(Answer::Uncaptured, "the secret cannot be stored now; come back soon".to_owned())
+            }
+        })?;
+    }
+    let captured = reply.secret.is_some();
+    debug!(namespace = &**route.namespace(), subscription = route.name(), captured, "answered a handshake");
+    Ok(Taken::Shaken(reply))
 }
 
 /// An id that is taken from the body can be as long as the body; then its hash does.
@@ -170,7 +211,7 @@ fn log_refusal(route: Option<&Route>, how: Answer, why: &str) {
     if let Some(suppressed) = route.traffic().refusals.pass() {
         let (namespace, subscription) = (&**route.namespace(), route.name());
         match how {
-            Answer::Unverified | Answer::Busy => {
+            Answer::Unverified | Answer::Busy | Answer::Uncaptured => {
                 warn!(namespace, subscription, ?how, why, suppressed, "a request was refused");
             }
             _ => info!(namespace, subscription, ?how, why, suppressed, "a request was refused"),

@@ -14,10 +14,14 @@
 //!
 //! Then, and only then, the answer is 200 with `{"id": "<request id>"}`; a repetition also says `"duplicate": true`.
 //! Nothing here waits for the API server.
+//!
+//! A handshake of the plugin is no event: it is answered as the plugin says, before the sender is proven or after it, and
+//! is not stored. Where it brings a callback secret, the controller has stored that first.
 
 mod answer;
 mod body;
 mod controller;
+mod handshake;
 mod hook;
 mod private;
 mod server;
@@ -90,6 +94,7 @@ pub struct State {
     bounds: Bounds,
     spool_log: LogGate,
     no_plugin: Arc<str>,
+    controller: Controller,
 }
 
 impl State {
@@ -103,7 +108,22 @@ impl State {
         timeout: Duration,
     ) -> Self {
         let bounds = Bounds { limit: body_limit, timeout, budget: Arc::new(Budget::new(body_limit)) };
-        Self { routes, spool, metrics, health, bounds, spool_log: LogGate::default(), no_plugin: "".into() }
+        Self {
+            routes,
+            spool,
+            metrics,
+            health,
+            bounds,
+            spool_log: LogGate::default(),
+            no_plugin: "".into(),
+            controller: Controller::Absent,
+        }
+    }
+
+    /// Says how the controller is reached; without it, handshakes that bring a secret are refused.
+    pub fn with_controller(mut self, controller: Controller) -> Self {
+        self.controller = controller;
+        self
     }
 }
 

@@ -1,5 +1,7 @@
 //! The public router over a real spool.
 
+mod handshakes;
+
 use super::*;
 use crate::api::PublishedRoute;
 use crate::routes::tests::{plugin_spec, published};

@@ -1,7 +1,9 @@
 //! Calls to the external system, as values: somebody else carries them out.
 
-use super::cel::value::{from_object, integer, record, string, strings};
+use super::Plugin;
+use super::cel::value::{from_json, record, string};
 use super::cel::{Data, Expression, Variables};
+use super::context::{CallContext, Credentials, Given};
 use super::error::CallError;
 use super::secret::Secret;
 use super::template::{Template, Values};
@@ -10,44 +12,15 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::fmt;
 use url::Url;
-
-/// What a call is made of.
-#[derive(Clone, Copy)]
-pub struct CallContext<'a> {
-    /// The Subscription's parameters.
-    pub parameters: &'a Map<String, Value>,
-    /// The credentials, by the plugin's keys.
-    pub credentials: &'a BTreeMap<String, Secret>,
-    /// The Subscription's callback URL.
-    pub callback_url: &'a str,
-    /// The secret that callbacks will be verified with.
-    pub callback_secret: &'a Secret,
-    /// The Subscription's events.
-    pub events: &'a [String],
-    /// The webhook's id, for update and delete.
-    pub webhook_id: Option<&'a str>,
-}
-
-impl fmt::Debug for CallContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Who knows the callback URL can send requests to it.
-        f.debug_struct("CallContext")
-            .field("parameters", self.parameters)
-            .field("events", &self.events)
-            .field("webhook_id", &self.webhook_id)
-            .finish_non_exhaustive()
-    }
-}
 
 /// One HTTP call to make. It must not be redirected to another origin.
 #[derive(Clone)]
 pub struct HttpCall {
     /// The method.
     pub method: http::Method,
-    /// The URL; its origin is one of the plugin's allowed origins.
+    /// The URL; its origin is one of the plugin's allowed origins. It may hold a credential.
     pub url: Url,
     /// The headers; values that involve credentials are marked sensitive.
     pub headers: HeaderMap,
@@ -60,66 +33,11 @@ impl fmt::Debug for HttpCall {
         let names: Vec<&str> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("HttpCall")
             .field("method", &self.method)
-            .field("url", &self.url.as_str())
+            // Some systems want the token in the path, others in the query.
+            .field("origin", &self.url.origin().ascii_serialization())
             .field("headers", &names)
             .field("body_bytes", &self.body.as_ref().map(Bytes::len))
-            .finish()
-    }
-}
-
-/// The answer to an [`HttpCall`].
-#[derive(Clone)]
-pub struct HttpResponse {
-    /// HTTP status.
-    pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body, as a whole.
-    pub body: Bytes,
-}
-
-impl fmt::Debug for HttpResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpResponse")
-            .field("status", &self.status)
-            .field("body_bytes", &self.body.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl HttpResponse {
-    /// `response` in expressions.
-    ///
-    /// # Errors
-    /// The status is not 2xx.
-    pub(crate) fn successful(&self) -> Result<Data, CallError> {
-        if !(200..300).contains(&self.status) {
-            return Err(self.unexpected("the status is not 2xx"));
-        }
-        let mut headers: BTreeMap<&str, String> = BTreeMap::new();
-        for (name, value) in &self.headers {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            headers
-                .entry(name.as_str())
-                .and_modify(|joined| {
-                    joined.push_str(", ");
-                    joined.push_str(&value);
-                })
-                .or_insert_with(|| value.clone().into_owned());
-        }
-        let body = match serde_json::from_slice::<super::cel::value::Parsed>(&self.body) {
-            Ok(parsed) => parsed.0,
-            Err(_) => string(String::from_utf8_lossy(&self.body)),
-        };
-        Ok(record([
-            ("status", integer(self.status.into())),
-            ("headers", record(headers.into_iter().map(|(name, value)| (name, string(value))))),
-            ("body", body),
-        ]))
-    }
-
-    pub(crate) fn unexpected(&self, problem: impl Into<String>) -> CallError {
-        CallError::UnexpectedAnswer { status: self.status, problem: problem.into() }
     }
 }
 
@@ -132,102 +50,18 @@ pub(crate) struct Call {
     pub(crate) headers: Vec<(HeaderName, Expression)>,
     pub(crate) body: Option<Expression>,
     pub(crate) encoding: BodyEncoding,
-    /// Whether `callback.secret` is there: in create and update alone.
-    pub(crate) secret: bool,
-    /// Whether `webhook` is there: in update and delete alone.
-    pub(crate) webhook: bool,
-}
-
-/// Compiled `spec.authorization.apiKey`.
-#[derive(Debug)]
-pub(crate) struct ApiKey {
-    pub(crate) keys: Vec<String>,
-    pub(crate) headers: Vec<(HeaderName, Expression)>,
-}
-
-/// `callback` in expressions.
-pub(crate) fn callback(url: &str, secret: Option<&str>) -> Data {
-    let secret = secret.map(|secret| ("secret", string(secret)));
-    record([("url", string(url))].into_iter().chain(secret))
+    pub(crate) success: Option<Expression>,
 }
 
 impl Call {
-    /// The call with its values.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub(crate) fn make(
-        &self,
-        context: &CallContext<'_>,
-        origins: &[Template],
-        api_key: Option<&ApiKey>,
-    ) -> Result<HttpCall, CallError> {
-        let webhook_id = context.webhook_id.filter(|_| self.webhook);
-        let values = Values { parameters: context.parameters, webhook_id };
-        let url = self.url.expand(&values)?;
-        self.check_origin(&url, origins, context.parameters)?;
-
-        let parameters = from_object(context.parameters);
-        let secret = match self.secret {
-            true => Some(context.callback_secret.expose_str().filter(|s| !s.is_empty()).ok_or_else(|| {
-                CallError::InvalidBody { field: self.field.clone(), problem: "there is no callback secret".to_owned() }
-            })?),
-            false => None,
-        };
-        let callback = callback(context.callback_url, secret);
-        let events = strings(context.events);
-        let webhook = record(webhook_id.map(|id| ("id", string(id))));
-        let variables = Variables::default()
-            .with("parameters", &parameters)
-            .with("callback", &callback)
-            .with("events", &events)
-            .with("webhook", &webhook);
-
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let body = self.body.as_ref().map(|body| self.write_body(body, &variables)).transpose()?;
-        if body.is_some() {
-            headers.insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static(match self.encoding {
-                    BodyEncoding::Json => "application/json",
-                    BodyEncoding::Form => "application/x-www-form-urlencoded",
-                }),
-            );
-        }
-        add_headers(&mut headers, &self.headers, &variables)?;
-        if let Some(api_key) = api_key {
-            let credentials = api_key.credentials(context)?;
-            let variables = Variables::default().with("parameters", &parameters).with("credentials", &credentials);
-            add_headers(&mut headers, &api_key.headers, &variables)?;
-        }
-        let method = match self.method {
-            Method::Get => http::Method::GET,
-            Method::Post => http::Method::POST,
-            Method::Put => http::Method::PUT,
-            Method::Patch => http::Method::PATCH,
-            Method::Delete => http::Method::DELETE,
-        };
-        Ok(HttpCall { method, url, headers, body })
+    /// The expressions that make the call.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.headers.iter().map(|(_, expression)| expression).chain(&self.body)
     }
 
-    fn check_origin(&self, url: &Url, origins: &[Template], parameters: &Map<String, Value>) -> Result<(), CallError> {
-        let mut allowed = Vec::with_capacity(origins.len());
-        for origin in origins {
-            // An origin of parameters that are not set allows nothing.
-            let Ok(origin) = origin.expand(&Values { parameters, webhook_id: None }).map(|url| url.origin()) else {
-                continue;
-            };
-            if origin == url.origin() {
-                return Ok(());
-            }
-            allowed.push(origin.ascii_serialization());
-        }
-        Err(CallError::OriginNotAllowed {
-            field: format!("{}.url", self.field),
-            origin: url.origin().ascii_serialization(),
-            allowed,
-        })
+    /// Whether the call holds the callback secret.
+    pub(crate) fn tells_secret(&self) -> bool {
+        self.expressions().any(|expression| expression.mentions("callback.secret"))
     }
 
     fn write_body(&self, body: &Expression, variables: &Variables<'_>) -> Result<Bytes, CallError> {
@@ -259,15 +93,147 @@ impl Call {
     }
 }
 
-impl ApiKey {
-    fn credentials(&self, context: &CallContext<'_>) -> Result<Data, CallError> {
-        let mut fields = Vec::with_capacity(self.keys.len());
-        for key in &self.keys {
-            let value = context.credentials.get(key).and_then(Secret::expose_str).filter(|value| !value.is_empty());
-            fields.push((key.as_str(), string(value.ok_or_else(|| CallError::MissingCredential(key.clone()))?)));
-        }
-        Ok(record(fields))
+/// Compiled `spec.authorization.apiKey`.
+#[derive(Debug)]
+pub(crate) struct ApiKey {
+    pub(crate) keys: Vec<String>,
+    pub(crate) headers: Vec<(HeaderName, Expression)>,
+}
+
+impl Plugin {
+    /// A call with its values.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(crate) fn make(&self, call: &Call, context: &CallContext<'_>) -> Result<HttpCall, CallError> {
+        self.make_page(call, context, &Value::Null)
     }
+
+    /// A call with its values, `page` among them.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub(crate) fn make_page(
+        &self,
+        call: &Call,
+        context: &CallContext<'_>,
+        page: &Value,
+    ) -> Result<HttpCall, CallError> {
+        let credentials = self.credentials(context.credentials)?;
+        let url = call.url.expand(&values(context, &credentials, page))?;
+        self.check_origin(call.url.field(), &url, context.parameters)?;
+
+        if call.tells_secret() && context.callback_secret.expose_str().is_none_or(str::is_empty) {
+            let problem = "there is no callback secret".to_owned();
+            return Err(CallError::InvalidBody { field: call.field.clone(), problem });
+        }
+        let given = Given::new(context, true);
+        let page = from_json(page);
+        let variables = given.variables().with("page", &page);
+
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let body = call.body.as_ref().map(|body| call.write_body(body, &variables)).transpose()?;
+        if body.is_some() {
+            headers.insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static(match call.encoding {
+                    BodyEncoding::Json => "application/json",
+                    BodyEncoding::Form => "application/x-www-form-urlencoded",
+                }),
+            );
+        }
+        add_headers(&mut headers, &call.headers, &variables)?;
+        if let Some((credentials, proofs)) = &credentials {
+            let fields = credentials.iter().map(|(name, value)| (*name, string(*value)));
+            let credentials: Data = record(fields);
+            let variables =
+                Variables::default().with("parameters", &given.parameters).with("credentials", &credentials);
+            add_headers(&mut headers, proofs, &variables)?;
+        }
+        let method = match call.method {
+            Method::Get => http::Method::GET,
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Patch => http::Method::PATCH,
+            Method::Delete => http::Method::DELETE,
+        };
+        Ok(HttpCall { method, url, headers, body })
+    }
+
+    /// Refuses a URL, the value of `field`, whose origin is not allowed for these parameters.
+    ///
+    /// # Errors
+    /// [`CallError::OriginNotAllowed`].
+    pub(crate) fn check_origin(
+        &self,
+        field: &str,
+        url: &Url,
+        parameters: &Map<String, Value>,
+    ) -> Result<(), CallError> {
+        let mut allowed = Vec::with_capacity(self.origins.len());
+        for origin in &self.origins {
+            // An origin of parameters that are not set allows nothing.
+            let Ok(origin) = origin.expand(&Values::new(parameters)).map(|url| url.origin()) else {
+                continue;
+            };
+            if origin == url.origin() {
+                return Ok(());
+            }
+            allowed.push(origin.ascii_serialization());
+        }
+        let origin = url.origin().ascii_serialization();
+        Err(CallError::OriginNotAllowed { field: field.to_owned(), origin, allowed })
+    }
+
+    /// The credentials by the names that expressions use, and the headers that they go into.
+    fn credentials<'a>(&'a self, credentials: &'a Credentials) -> Result<Option<Proof<'a>>, CallError> {
+        let usable = |name: &str, secret: Option<&'a Secret>| {
+            let text = secret.and_then(Secret::expose_str).filter(|text| !text.is_empty());
+            text.ok_or_else(|| CallError::MissingCredential(name.to_owned()))
+        };
+        match (credentials, &self.api_key, &self.oauth2) {
+            (Credentials::ApiKey(values), Some(method), _) => {
+                let fields = method.keys.iter().map(|key| Ok((key.as_str(), usable(key, values.get(key))?)));
+                Ok(Some((fields.collect::<Result<_, CallError>>()?, &method.headers)))
+            }
+            (Credentials::AccessToken(token), _, Some(method)) => {
+                Ok(Some((vec![(ACCESS_TOKEN, usable(ACCESS_TOKEN, Some(token))?)], &method.headers)))
+            }
+            (Credentials::None, None, None) => Ok(None),
+            (Credentials::None, Some(method), _) => Err(CallError::MissingCredential(method.keys.join(", "))),
+            (Credentials::None, None, Some(_)) => Err(CallError::MissingCredential(ACCESS_TOKEN.to_owned())),
+            (Credentials::ApiKey(_), None, _) => Err(CallError::NoSuchCall("authorization.apiKey")),
+            (Credentials::AccessToken(_), _, None) => Err(CallError::NoSuchCall("authorization.oauth2")),
+        }
+    }
+}
+
+/// Name of an OAuth access token among the credentials.
+pub(crate) const ACCESS_TOKEN: &str = "accessToken";
+
+/// Credentials by name, and the headers that they go into.
+type Proof<'a> = (Vec<(&'a str, &'a str)>, &'a [(HeaderName, Expression)]);
+
+/// The values of a call's URL. Which of them a template may use was decided when it was compiled.
+fn values<'a>(context: &CallContext<'a>, credentials: &Option<Proof<'_>>, page: &Value) -> Values<'a> {
+    let mut values = Values::new(context.parameters);
+    for (name, value) in credentials.iter().flat_map(|(fields, _)| fields) {
+        values.set(format!("credentials.{name}"), *value);
+    }
+    for (name, value) in context.setup {
+        values.set(format!("setup.{name}"), value.as_str());
+    }
+    if let Some(webhook) = context.webhook {
+        for (name, value) in &webhook.values {
+            values.set(format!("webhook.{name}"), value.as_str());
+        }
+        values.set("webhook.id", webhook.id.as_str());
+    }
+    values.set("callback.name", context.callback_name);
+    values.set("event", context.event.map_or(Value::Null, Value::from));
+    values.set("page", page.clone());
+    values
 }
 
 fn add_headers(

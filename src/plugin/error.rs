@@ -124,7 +124,8 @@ pub enum BadBody {
 
 /// A call to the external system could not be made, or its answer is not what the plugin expects.
 ///
-/// No message contains a credential, a callback secret or a header's value.
+/// No message contains a credential, a callback secret or a header's value, unless the external system says it in the
+/// words of [`CallError::Unsuccessful`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The plugin does not say how to make this call.
@@ -176,6 +177,30 @@ pub enum CallError {
         /// What is unexpected.
         problem: String,
     },
+    /// The status says success, but the plugin's `success`, or an OAuth response itself, says that it is none.
+    #[error("the external system answered {status}, but says that it failed{}", words_after(words))]
+    Unsuccessful {
+        /// HTTP status of the answer.
+        status: u16,
+        /// The external system's own words, or empty. Cut secrets out of them: see [`redact`](super::redact).
+        words: String,
+    },
+}
+
+fn words_after(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
+}
+
+impl CallError {
+    /// The error without these secrets in what the external system said.
+    pub fn redacted(self, secrets: &[&super::Secret]) -> Self {
+        match self {
+            Self::Unsuccessful { status, words } => {
+                Self::Unsuccessful { status, words: super::redact(&words, secrets) }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Why a trigger can never fire on a plugin's event.

@@ -4,13 +4,20 @@
 //! I/O and has no clock: calls are values that somebody else carries out, and requests are handed in.
 
 mod call;
+mod captures;
 mod cel;
 mod compile;
+mod context;
 mod error;
 mod event;
+mod find;
+mod handshake;
+mod oauth2;
 mod request;
+mod response;
 mod schema;
 mod secret;
+mod steps;
 mod template;
 mod trigger;
 mod verification;
@@ -19,21 +26,30 @@ mod webhook;
 #[cfg(test)]
 mod tests;
 
-pub use call::{CallContext, HttpCall, HttpResponse};
+pub use call::HttpCall;
+pub use captures::{Captured, CapturedAfter, Found};
+pub use context::{CallContext, Credentials, WebhookRef};
 pub use error::{BadBody, CallError, EvalError, Mismatch, Mistake, Refusal, TriggerMistake, join};
 pub use event::{Event, Reading, VariableNote};
+pub use find::Page;
+pub use handshake::HandshakeReply;
+pub use oauth2::{OAuth2, Token};
 pub use request::CallbackRequest;
+pub use response::{HttpResponse, redact, words};
 pub use secret::Secret;
 pub use trigger::{SubscriptionInfo, Trigger};
+pub use webhook::WebhookReading;
 
 use crate::api::Verification;
-use call::{ApiKey, Call};
+use call::ApiKey;
 use cel::Expression;
 use event::EventKind;
+use handshake::Handshake;
 use schema::{Schema, unknown};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use template::Template;
+use webhook::Calls;
 
 /// A compiled TriggerPlugin. It never changes; share it in an `Arc`.
 #[derive(Debug)]
@@ -42,32 +58,29 @@ pub struct Plugin {
     origins: Vec<Template>,
     parameters: Option<Schema>,
     api_key: Option<ApiKey>,
+    oauth2: Option<OAuth2>,
     calls: Calls,
+    secret_source: SecretSource,
     callback: Callback,
     events: Vec<EventKind>,
     event_index: BTreeMap<String, usize>,
 }
 
-#[derive(Debug, Default)]
-struct Calls {
-    verify: Option<(Call, Option<Expression>)>,
-    find: Option<Find>,
-    create: Option<(Call, Expression)>,
-    update: Option<Call>,
-    delete: Option<Call>,
-}
-
-#[derive(Debug)]
-struct Find {
-    call: Call,
-    items: Expression,
-    matches: Expression,
-    id: Expression,
+/// Where the callback secret comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// Nothing needs one: no verification, and no call that tells it.
+    NotNeeded,
+    /// Bellhop makes it, and `create` tells the external system.
+    Generated,
+    /// The external system chooses it and says it: in the answer to `create`, to a call after it, or in a handshake.
+    External,
 }
 
 #[derive(Debug)]
 struct Callback {
     verification: Vec<Verification>,
+    handshakes: Vec<Handshake>,
     payload_field: Option<String>,
     items: Option<Expression>,
     event: Expression,
@@ -120,11 +133,23 @@ impl Plugin {
         Ok(pinned)
     }
 
-    /// The authorization methods that a Subscription may choose: `apiKey` where the plugin can make a webhook with
-    /// one, and always `manual`.
+    /// The authorization methods that a Subscription may choose: `apiKey` and `oauth2` where the plugin has them and can
+    /// make a webhook, and always `manual`.
     pub fn offers(&self) -> Vec<&'static str> {
-        let api_key = self.api_key.is_some() && self.calls.create.is_some();
-        api_key.then_some("apiKey").into_iter().chain(["manual"]).collect()
+        let creates = self.calls.create.is_some();
+        let api_key = (creates && self.api_key.is_some()).then_some("apiKey");
+        let oauth2 = (creates && self.oauth2.is_some()).then_some("oauth2");
+        api_key.into_iter().chain(oauth2).chain(["manual"]).collect()
+    }
+
+    /// Where the callback secret comes from.
+    pub fn secret_source(&self) -> SecretSource {
+        self.secret_source
+    }
+
+    /// Whether a handshake brings the callback secret, so that one must be expected for webhooks made by hand too.
+    pub fn captures_secret_by_handshake(&self) -> bool {
+        self.callback.handshakes.iter().any(|handshake| handshake.secret.is_some())
     }
 
     /// The keys that a Secret with credentials must have.
@@ -136,8 +161,12 @@ impl Plugin {
     /// what is verified, whatever its content type says.
     ///
     /// # Errors
-    /// Why it is refused. No secret, an empty one, and a missing or repeated header are refusals.
+    /// Why it is refused. No secret, an empty one, and a missing or repeated header are refusals. While a secret that
+    /// the external system chooses is not known, everything is refused.
     pub fn verify(&self, request: &CallbackRequest<'_>, secrets: &[Secret]) -> Result<(), Refusal> {
+        if self.secret_source == SecretSource::External && secrets.iter().all(Secret::is_empty) {
+            return Err(Refusal::NoSecret);
+        }
         verification::verify(&self.callback.verification, request, secrets)
     }
 }

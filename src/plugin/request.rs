@@ -175,7 +175,7 @@ fn not_json(place: String, error: &serde_json::Error) -> BadBody {
     BadBody::Json { place, problem: error.to_string() }
 }
 
-fn first_values(encoded: &[u8]) -> Data {
+pub(crate) fn first_values(encoded: &[u8]) -> Data {
     let mut values: BTreeMap<String, Data> = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(encoded) {
         values.entry(name.into_owned()).or_insert_with(|| string(value));

@@ -5,15 +5,35 @@ use iri_string::spec::UriSpec;
 use iri_string::template::UriTemplateString;
 use iri_string::template::context::{Context, Visitor};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use url::Url;
 
 /// Values of a template's variables.
 pub(crate) struct Values<'a> {
+    parameters: &'a Map<String, Value>,
+    /// Everything else, by its whole name, such as `webhook.id`.
+    others: BTreeMap<Cow<'static, str>, Value>,
+}
+
+impl<'a> Values<'a> {
     /// The Subscription's parameters.
-    pub(crate) parameters: &'a Map<String, Value>,
-    /// The webhook's id, in calls that have one.
-    pub(crate) webhook_id: Option<&'a str>,
+    pub(crate) fn new(parameters: &'a Map<String, Value>) -> Self {
+        Self { parameters, others: BTreeMap::new() }
+    }
+
+    /// Adds a variable by its whole name, such as `webhook.id`.
+    pub(crate) fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        self.others.insert(name.into(), value.into());
+    }
+
+    fn get(&self, variable: &str) -> Option<&Value> {
+        match variable.strip_prefix("parameters.") {
+            Some(name) => self.parameters.get(name),
+            None => self.others.get(variable),
+        }
+    }
 }
 
 /// A compiled URL template.
@@ -29,6 +49,8 @@ pub(crate) struct Template {
 struct Place {
     variable: String,
     kind: Kind,
+    /// Whether no slash stands between the scheme and this place.
+    in_origin: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,20 +61,17 @@ enum Kind {
     Reserved,
     /// `{?x}`, `{&x}`: the value is percent-encoded in the query, and may be missing.
     Query,
+    /// `{x}` behind a question mark: the value is percent-encoded in the query, and must be there.
+    QueryValue,
 }
 
 impl Template {
-    /// Compiles `source`, the value of `field`. Variables are `parameters.<name>` for each of `parameters`, and
-    /// `webhook.id` where `webhook` is set.
+    /// Compiles `source`, the value of `field`, over these `variables`, such as `parameters.owner`.
     ///
     /// # Errors
-    /// What is wrong with the syntax, and every variable that does not exist.
-    pub(crate) fn compile(
-        field: &str,
-        source: &str,
-        parameters: &[String],
-        webhook: bool,
-    ) -> Result<Self, Vec<Mistake>> {
+    /// What is wrong with the syntax, every variable that does not exist, and a credential where it could become a part
+    /// of the origin.
+    pub(crate) fn compile(field: &str, source: &str, variables: &[String]) -> Result<Self, Vec<Mistake>> {
         let fail = |problem: String| Mistake::new(field, problem);
         if source.len() > 4096 {
             return Err(vec![fail("a URL template has at most 4096 bytes".to_owned())]);
@@ -62,17 +81,17 @@ impl Template {
         let places = places(source).map_err(|problem| vec![fail(problem)])?;
         let mut mistakes = Vec::new();
         for place in &places {
-            let known = match place.variable.strip_prefix("parameters.") {
-                Some(name) => parameters.iter().any(|known| known == name),
-                None => webhook && place.variable == "webhook.id",
-            };
-            if !known {
-                let mut names: Vec<String> = parameters.iter().map(|name| format!("parameters.{name}")).collect();
-                names.extend(webhook.then(|| "webhook.id".to_owned()));
-                let hint = super::error::nearest(&place.variable, names.iter().map(String::as_str));
+            if !variables.contains(&place.variable) {
+                let hint = super::error::nearest(&place.variable, variables.iter().map(String::as_str));
                 let hint = hint.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let names = if variables.is_empty() { "none".to_owned() } else { variables.join(", ") };
                 mistakes.push(fail(format!("unknown variable `{}`; {hint}here are: {names}", place.variable)));
+            } else if place.is_credential() && (place.in_origin || place.kind == Kind::Reserved) {
+                mistakes.push(fail(format!(
+                    "`{}` must stand behind the origin, and not in a reserved expansion: \
+                     a credential must not decide where it is sent",
+                    place.variable
+                )));
             }
         }
         let literal: String = literals(source).collect();
@@ -90,6 +109,21 @@ impl Template {
         if mistakes.is_empty() { Ok(Self { field: field.to_owned(), template, places }) } else { Err(mistakes) }
     }
 
+    /// Whether the template has no variables.
+    pub(crate) fn is_literal(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether the template uses the variable of this whole name.
+    pub(crate) fn uses(&self, variable: &str) -> bool {
+        self.places.iter().any(|place| place.variable == variable)
+    }
+
+    /// Path of the template's field.
+    pub(crate) fn field(&self) -> &str {
+        &self.field
+    }
+
     /// The URL that these values give. It is http or https, names no user, and no value has left the place that the
     /// template gives it.
     ///
@@ -102,7 +136,10 @@ impl Template {
         }
         let expanded = self.template.expand::<UriSpec, _>(values).map_err(|_| fail("cannot be expanded".to_owned()))?;
         let text = expanded.to_string();
-        let url = Url::parse(&text).map_err(|error| fail(format!("{text:?} is no URL: {error}")))?;
+        // What is in a URL with a credential is nobody's business.
+        let secret = self.places.iter().any(Place::is_credential);
+        let shown = |text: &str| if secret { "it".to_owned() } else { format!("{text:?}") };
+        let url = Url::parse(&text).map_err(|error| fail(format!("{} is no URL: {error}", shown(&text))))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(fail(format!("the scheme is {}, not http or https", url.scheme())));
         }
@@ -114,26 +151,33 @@ impl Template {
         }
         // Whatever a URL parser tidies up, such as `..` and `%2e%2e`, it has moved somewhere else.
         if raw_path(&text) != url.path() {
-            return Err(fail(format!("the path {:?} does not stay as it is when the URL is parsed", raw_path(&text))));
+            let path = shown(raw_path(&text));
+            return Err(fail(format!("the path does not stay as it is when the URL is parsed: {path}")));
         }
         Ok(url)
     }
 }
 
 impl Place {
+    fn is_credential(&self) -> bool {
+        self.variable.starts_with("credentials.")
+    }
+
     /// Refuses values that would change the URL's structure.
     fn check(&self, values: &Values<'_>) -> Result<(), String> {
-        let value = lookup(values, &self.variable);
-        let (owned, text) = match value.as_deref() {
+        let in_query = matches!(self.kind, Kind::Query | Kind::QueryValue);
+        let (owned, text) = match values.get(&self.variable) {
             None | Some(Value::Null) => {
-                return if self.kind == Kind::Query { Ok(()) } else { Err("has no value".to_owned()) };
+                // The first page has no cursor yet.
+                let optional = self.kind == Kind::Query || in_query && self.variable == "page";
+                return if optional { Ok(()) } else { Err("has no value".to_owned()) };
             }
             Some(Value::String(text)) => (None, text.as_str()),
             Some(Value::Array(items)) if self.kind == Kind::Query => {
                 let scalars = items.iter().all(|item| !item.is_array() && !item.is_object());
                 return if scalars { Ok(()) } else { Err("is a list of more than scalars".to_owned()) };
             }
-            Some(Value::Array(_)) => return Err("is a list; in a path, a value is a scalar".to_owned()),
+            Some(Value::Array(_)) => return Err("is a list; here, a value is a scalar".to_owned()),
             Some(Value::Object(_)) => return Err("is an object; a URL takes scalars".to_owned()),
             Some(other) => (Some(other.to_string()), ""),
         };
@@ -146,6 +190,9 @@ impl Place {
         }
         if text.is_empty() {
             return Err("is empty".to_owned());
+        }
+        if in_query {
+            return Ok(());
         }
         // Servers decode, some of them twice, so what a segment decodes to counts.
         let mut decoded = text.to_owned();
@@ -168,13 +215,6 @@ impl Place {
     }
 }
 
-fn lookup<'a>(values: &'a Values<'_>, variable: &str) -> Option<std::borrow::Cow<'a, Value>> {
-    match variable.strip_prefix("parameters.") {
-        Some(name) => values.parameters.get(name).map(std::borrow::Cow::Borrowed),
-        None => values.webhook_id.map(|id| std::borrow::Cow::Owned(Value::from(id))),
-    }
-}
-
 struct Scalar<'a>(&'a Value);
 
 impl fmt::Display for Scalar<'_> {
@@ -188,7 +228,7 @@ impl fmt::Display for Scalar<'_> {
 
 impl Context for Values<'_> {
     fn visit<V: Visitor>(&self, visitor: V) -> V::Result {
-        match lookup(self, visitor.var_name().as_str()).as_deref() {
+        match self.get(visitor.var_name().as_str()) {
             None | Some(Value::Null | Value::Object(_)) => visitor.visit_undefined(),
             Some(Value::Array(items)) => visitor.visit_list_direct(items.iter().map(Scalar)),
             Some(scalar) => visitor.visit_string(Scalar(scalar)),
@@ -206,7 +246,13 @@ fn literals(source: &str) -> impl Iterator<Item = &str> {
 
 fn places(source: &str) -> Result<Vec<Place>, String> {
     let mut found = Vec::new();
-    for expression in source.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(inner, _)| inner) {
+    // What is literal before the place at hand.
+    let mut before = String::new();
+    for part in source.split('{') {
+        let Some((expression, literal)) = part.split_once('}') else {
+            before.push_str(part);
+            continue;
+        };
         let (kind, variables) = match expression.chars().next() {
             Some('+') => (Kind::Reserved, &expression[1..]),
             Some('?' | '&') => (Kind::Query, &expression[1..]),
@@ -214,14 +260,21 @@ fn places(source: &str) -> Result<Vec<Place>, String> {
             Some(operator @ ('#' | '.' | ';')) => {
                 return Err(format!("the operator `{operator}` of {{{expression}}} is not for these URLs"));
             }
+            _ if before.contains('?') => (Kind::QueryValue, expression),
             _ => (Kind::Path, expression),
         };
+        let rest = before.split_once("://").map_or(before.as_str(), |(_, rest)| rest);
+        let in_origin = !rest.contains('/') && !expression.starts_with('/');
         for variable in variables.split(',') {
             if variable.contains(':') {
                 return Err(format!("{{{expression}}}: a prefix such as `:3` is not for these URLs"));
             }
-            found.push(Place { variable: variable.trim_end_matches('*').to_owned(), kind });
+            found.push(Place { variable: variable.trim_end_matches('*').to_owned(), kind, in_origin });
         }
+        if expression.starts_with('?') {
+            before.push('?');
+        }
+        before.push_str(literal);
     }
     Ok(found)
 }

@@ -15,7 +15,7 @@ pub use index::{Counts, Index};
 pub use traffic::{LogGate, Traffic};
 pub use watch::watch;
 
-use crate::api::{PublishedRoute, RouteVersion, TriggerPluginSpec, Verification, WorkflowTrigger, WorkflowTriggerSpec};
+use crate::api::{PublishedRoute, RouteVersion, TriggerPluginSpec, WorkflowTrigger, WorkflowTriggerSpec};
 use crate::plugin::{self, Mistake, Plugin, Secret};
 use crate::telemetry::Metrics;
 use index::{Table, token_key};
@@ -29,17 +29,14 @@ const MAX_TOKEN: usize = 256;
 /// A TriggerPlugin that compiles.
 struct Compiled {
     plugin: Plugin,
-    /// Names, in lower case, of the headers in which senders present the callback secret itself.
+    /// Names, in lower case, of the headers in which senders present or tell the callback secret itself.
     secret_headers: Vec<String>,
 }
 
 impl Compiled {
     fn new(name: &str, spec: &TriggerPluginSpec) -> Result<Self, Vec<Mistake>> {
-        let secret_headers = spec.callback.verification.iter().filter_map(|verification| match verification {
-            Verification::Token(token) => Some(token.header.to_ascii_lowercase()),
-            _ => None,
-        });
-        Ok(Self { plugin: Plugin::compile(name, spec)?, secret_headers: secret_headers.collect() })
+        let plugin = Plugin::compile(name, spec)?;
+        Ok(Self { secret_headers: plugin.secret_headers(), plugin })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the ingress counts for each route; it outlives the route's changes.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What one route has under way.
@@ -10,6 +10,8 @@ pub struct Traffic {
     pub body_bytes: AtomicUsize,
     /// Limits what is logged about refused requests.
     pub refusals: LogGate,
+    /// Whether a secret that a handshake brought is being handed to the controller.
+    pub capturing: AtomicBool,
 }
 
 /// Lets one log line through in ten seconds, so that a flood cannot fill the disk.

@@ -2,7 +2,7 @@
 
 use super::functions::{NAMES, NAMESPACES, TYPES, compile_glob, compile_regex};
 use crate::plugin::error::nearest;
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use std::collections::BTreeSet;
 
 /// Depth of an expression's tree; bounds the stack of an evaluation.
@@ -49,12 +49,24 @@ pub(super) struct Check<'a> {
     bound: Vec<String>,
     /// Variables of the scope that the expression mentions.
     pub(super) used: BTreeSet<&'static str>,
+    /// Fields of records that it mentions, such as `callback.secret`.
+    pub(super) fields: BTreeSet<String>,
+    /// Names of a request's headers that it looks up.
+    pub(super) headers: BTreeSet<String>,
     pub(super) problems: Vec<String>,
 }
 
 impl<'a> Check<'a> {
     pub(super) fn new(scope: &'a Scope, source: &'a SourceInfo) -> Self {
-        Self { scope, source, bound: Vec::new(), used: BTreeSet::new(), problems: Vec::new() }
+        Self {
+            scope,
+            source,
+            bound: Vec::new(),
+            used: BTreeSet::new(),
+            fields: BTreeSet::new(),
+            headers: BTreeSet::new(),
+            problems: Vec::new(),
+        }
     }
 
     fn problem(&mut self, id: u64, problem: String) {
@@ -76,6 +88,9 @@ impl<'a> Check<'a> {
             Expr::Ident(name) => self.identifier(node.id, name),
             Expr::Select(select) => {
                 self.field(select.operand.id, &select.operand.expr, &select.field, node.id);
+                if is_headers(&select.operand) {
+                    self.headers.insert(select.field.to_ascii_lowercase());
+                }
                 self.visit(&select.operand, depth, loops);
             }
             Expr::Call(call) => {
@@ -148,6 +163,7 @@ impl<'a> Check<'a> {
             return;
         }
         let Some((_, Some(fields))) = self.scope.0.iter().find(|(known, _)| known == name) else { return };
+        self.fields.insert(format!("{name}.{field}"));
         // `has(x.y)` asks whether the field is there; that it never can be is a mistake all the same.
         if !fields.iter().any(|known| known == field) {
             let hint = nearest(field, fields.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`? "));
@@ -175,6 +191,16 @@ impl<'a> Check<'a> {
             Some(Expr::Literal(LiteralValue::String(text))) => Some(text.inner().to_owned()),
             _ => None,
         };
+        if let [from, key] = call.args.as_slice()
+            && matches!(call.func_name.as_str(), operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT)
+            && let Some(key) = literal(Some(key))
+        {
+            match &from.expr {
+                Expr::Ident(record) => drop(self.fields.insert(format!("{record}.{key}"))),
+                _ if is_headers(from) => drop(self.headers.insert(key.to_ascii_lowercase())),
+                _ => {}
+            }
+        }
         let pattern = match (name.as_str(), call.target.as_deref()) {
             ("matches", Some(_)) => literal(call.args.first()).map(|p| compile_regex(&p).err()),
             ("matches", None) => literal(call.args.get(1)).map(|p| compile_regex(&p).err()),
@@ -185,6 +211,16 @@ impl<'a> Check<'a> {
         if let Some(Some(problem)) = pattern {
             self.problem(id, problem);
         }
+    }
+}
+
+/// Whether the expression is `request.headers`.
+fn is_headers(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Select(select) => {
+            select.field == "headers" && matches!(&select.operand.expr, Expr::Ident(name) if name == "request")
+        }
+        _ => false,
     }
 }
 

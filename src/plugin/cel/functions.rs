@@ -49,6 +49,7 @@ pub(super) const NAMES: &[&str] = &[
     "lowerAscii",
     "map",
     "matches",
+    "nextLink",
     "optional.none",
     "optional.of",
     "optional.ofNonZeroValue",
@@ -89,6 +90,7 @@ fn environment() -> Result<Env, DeclarationError> {
     env.add_overload(LOOP, "loop", vec![DYN_TYPE, INT_TYPE], loop_over)?;
     env.add_overload("glob", "glob", vec![STRING_TYPE, STRING_TYPE], glob)?;
     env.add_overload("glob", "glob_any", vec![LIST_TYPE, STRING_TYPE], glob)?;
+    env.add_overload("nextLink", "next_link", vec![STRING_TYPE], next_link)?;
     env.add_overload(MATCHES, "matches", vec![STRING_TYPE, STRING_TYPE], matches)?;
     let text = |count: usize| (0..count).map(|_| STRING_TYPE).collect::<Vec<Type>>();
     let members: [(&str, &str, Type, Vec<Type>, cel::common::functions::Function); 17] = [
@@ -221,6 +223,11 @@ fn substring<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let end = number(&args, 2).map_or(Ok(this.len()), |end| offset("substring", this, end))?;
     let part = this.get(start..end).ok_or_else(|| ExecutionError::function_error("substring", "start is after end"))?;
     Ok(made(part.to_owned()))
+}
+
+/// `nextLink(text)`: the target of the next page in a Link header.
+fn next_link<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    Ok(made(super::link::next(text(&args, 0)?).unwrap_or_default().to_owned()))
 }
 
 thread_local! {

@@ -3,6 +3,7 @@
 mod budget;
 mod check;
 mod functions;
+mod link;
 pub(crate) mod value;
 
 pub(crate) use check::Scope;
@@ -30,7 +31,10 @@ pub(crate) struct Expression {
     source: String,
     root: IdedExpr,
     used: BTreeSet<&'static str>,
+    fields: BTreeSet<String>,
+    headers: BTreeSet<String>,
     header: Option<String>,
+    confidential: bool,
 }
 
 impl std::fmt::Debug for Expression {
@@ -83,10 +87,20 @@ impl Expression {
         if !check.problems.is_empty() {
             return Err(check.problems.into_iter().map(|problem| Mistake::new(field, problem)).collect());
         }
-        let used = check.used;
+        let (used, fields, headers) = (check.used, check.fields, check.headers);
+        let confidential = used.contains("credentials") || used.contains("callback");
         let header = header_of(&root);
         budget::meter(&mut root);
-        Ok(Self { field: field.to_owned(), source: source.to_owned(), root, used, header })
+        Ok(Self {
+            field: field.to_owned(),
+            source: source.to_owned(),
+            root,
+            used,
+            fields,
+            headers,
+            header,
+            confidential,
+        })
     }
 
     /// Stands where a mistake was found, so that the rest can be looked through; never evaluated.
@@ -96,13 +110,32 @@ impl Expression {
             source: String::new(),
             root: IdedExpr::default(),
             used: BTreeSet::new(),
+            fields: BTreeSet::new(),
+            headers: BTreeSet::new(),
             header: None,
+            confidential: true,
         }
     }
 
     /// Whether the expression mentions this variable.
     pub(crate) fn uses(&self, variable: &str) -> bool {
         self.used.contains(variable)
+    }
+
+    /// The expression, which gives a secret: no message of it shows what it worked on.
+    pub(crate) fn confidential(mut self) -> Self {
+        self.confidential = true;
+        self
+    }
+
+    /// Whether the expression mentions this field of a record, such as `callback.secret`.
+    pub(crate) fn mentions(&self, field: &str) -> bool {
+        self.fields.contains(field)
+    }
+
+    /// Names, in lower case, of the request's headers that the expression looks up.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(String::as_str)
     }
 
     /// The name in lower case, if all that the expression does is look up a request's header.
@@ -192,7 +225,7 @@ impl Expression {
     // The crate's own messages print the values; they could be credentials, and they could be megabytes.
     fn describe(&self, error: &ExecutionError) -> String {
         let known = |name: &str| self.source.contains(name);
-        let secret = self.uses("credentials") || self.uses("callback");
+        let secret = self.confidential;
         let text = match error {
             ExecutionError::NoSuchKey(name) if !secret || known(name) => format!("no such key: {name}"),
             ExecutionError::NoSuchKey(_) => "no such key".to_owned(),

@@ -4,50 +4,67 @@ use super::*;
 use bytes::Bytes;
 use http::HeaderMap;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
-const URL: &str = "https://hooks.example.com/hooks/abc";
+pub(super) const URL: &str = "https://hooks.example.com/hooks/abc";
 
-struct Given {
-    parameters: Map<String, Value>,
-    credentials: BTreeMap<String, Secret>,
-    secret: Secret,
-    events: Vec<String>,
-    webhook_id: Option<String>,
+pub(super) struct Given {
+    pub(super) parameters: Map<String, Value>,
+    pub(super) credentials: Credentials,
+    pub(super) secret: Secret,
+    pub(super) events: Vec<String>,
+    pub(super) event: Option<String>,
+    pub(super) setup: BTreeMap<String, String>,
+    pub(super) webhook: Option<WebhookRef>,
 }
 
-fn given(parameters: Value) -> Given {
+pub(super) fn key(token: impl Into<Secret>) -> Credentials {
+    Credentials::ApiKey(BTreeMap::from([("token".to_owned(), token.into())]))
+}
+
+pub(super) fn given(parameters: Value) -> Given {
     Given {
         parameters: object(parameters),
-        credentials: BTreeMap::from([("token".to_owned(), Secret::from("hunter2"))]),
+        credentials: key("hunter2"),
         secret: Secret::from("callback-s3cret"),
         events: vec!["push".to_owned()],
-        webhook_id: Some("17".to_owned()),
+        event: None,
+        setup: BTreeMap::new(),
+        webhook: Some(WebhookRef { id: "17".to_owned(), values: BTreeMap::new() }),
     }
 }
 
 impl Given {
-    fn context(&self) -> CallContext<'_> {
+    pub(super) fn context(&self) -> CallContext<'_> {
         CallContext {
             parameters: &self.parameters,
             credentials: &self.credentials,
             callback_url: URL,
+            callback_name: "bellhop-0123456789abcdef",
             callback_secret: &self.secret,
             events: &self.events,
-            webhook_id: self.webhook_id.as_deref(),
+            event: self.event.as_deref(),
+            setup: &self.setup,
+            webhook: self.webhook.as_ref(),
+            attempt: Some(Uuid::from_u128(7)),
         }
     }
 }
 
-fn acme() -> Given {
+pub(super) fn acme() -> Given {
     given(json!({"baseURL": "https://git.example.com", "owner": "acme"}))
 }
 
-fn response(status: u16, body: impl Into<Bytes>) -> HttpResponse {
+pub(super) fn response(status: u16, body: impl Into<Bytes>) -> HttpResponse {
     HttpResponse { status, headers: HeaderMap::new(), body: body.into() }
 }
 
-fn body(call: &HttpCall) -> Value {
+pub(super) fn body(call: &HttpCall) -> Value {
     serde_json::from_slice(call.body.as_ref().unwrap()).unwrap()
+}
+
+pub(super) fn ids(found: Vec<Found>) -> Vec<String> {
+    found.into_iter().map(|found| found.id).collect()
 }
 
 #[test]
@@ -59,10 +76,10 @@ fn calls_are_made_of_the_plugin_and_the_parameters() {
     assert!(verify.headers["authorization"].is_sensitive());
     assert!(verify.body.is_none());
 
-    let find = plugin.find_call(&given.context()).unwrap().unwrap();
+    let find = plugin.find_call(&given.context(), &Page::First).unwrap().unwrap();
     assert_eq!(find.url.as_str(), "https://git.example.com/acme/hooks");
     let paged = super::calls::given(json!({"baseURL": "https://git.example.com", "owner": "acme", "page": 2}));
-    let find = plugin.find_call(&paged.context()).unwrap().unwrap();
+    let find = plugin.find_call(&paged.context(), &Page::First).unwrap().unwrap();
     assert_eq!(find.url.as_str(), "https://git.example.com/acme/hooks?parameters.page=2");
 
     let create = plugin.create_call(&given.context()).unwrap();
@@ -83,17 +100,17 @@ fn calls_are_made_of_the_plugin_and_the_parameters() {
 fn what_is_missing_is_an_error() {
     let plugin = plugin();
     let mut without = acme();
-    without.credentials.clear();
+    without.credentials = Credentials::ApiKey(BTreeMap::new());
     assert_eq!(plugin.create_call(&without.context()).unwrap_err(), CallError::MissingCredential("token".into()));
     for unusable in [Secret::from(""), Secret::new(vec![0xff])] {
-        without.credentials.insert("token".into(), unusable);
+        without.credentials = key(unusable);
         assert_eq!(plugin.verify_call(&without.context()).unwrap_err(), CallError::MissingCredential("token".into()));
     }
     let mut without = acme();
-    without.webhook_id = None;
+    without.webhook = None;
     let error = plugin.delete_call(&without.context()).unwrap_err().to_string();
     assert_eq!(error, "spec.webhook.delete.url: webhook.id has no value");
-    without.webhook_id = Some(String::new());
+    without.webhook = Some(WebhookRef::default());
     assert!(plugin.delete_call(&without.context()).unwrap_err().to_string().contains("is empty"));
     let mut without = acme();
     without.secret = Secret::from("");
@@ -187,7 +204,7 @@ fn values_stay_in_their_place() {
     let url = |owner: &str, path: &str| {
         let given =
             given(json!({"baseURL": "https://git.example.com", "owner": owner, "path": path, "tags": ["a&b", ".."]}));
-        plugin.find_call(&given.context()).map(|call| call.unwrap().url.to_string())
+        plugin.find_call(&given.context(), &Page::First).map(|call| call.unwrap().url.to_string())
     };
     let query = "?parameters.tags=a%26b&parameters.tags=..";
     assert_eq!(url("acme", "a/b").unwrap(), format!("https://git.example.com/api/acme/a/b{query}"));
@@ -212,7 +229,7 @@ fn values_stay_in_their_place() {
 fn header_values_are_checked_and_not_printed() {
     let mut given = acme();
     for broken in ["hunter2\r\nx-admin: 1", "hunter2\n", "hunter2\0"] {
-        given.credentials.insert("token".to_owned(), Secret::from(broken));
+        given.credentials = key(broken);
         let error = plugin().verify_call(&given.context()).unwrap_err();
         assert_eq!(error, CallError::InvalidHeader { field: "spec.authorization.apiKey.headers.authorization".into() });
         assert!(!format!("{error} {error:?}").contains("hunter2"));
@@ -265,8 +282,8 @@ fn an_unexpected_answer_is_never_absent() {
     let mine = format!(
         r#"[{{"id": 17, "url": "{URL}"}}, {{"id": 18, "url": "https://other"}}, {{"id": 18446744073709551615, "url": "{URL}"}}]"#
     );
-    assert_eq!(found(200, &mine).unwrap(), ["17", "18446744073709551615"]);
-    assert_eq!(found(200, "[]").unwrap(), Vec::<String>::new());
+    assert_eq!(ids(found(200, &mine).unwrap()), ["17", "18446744073709551615"]);
+    assert_eq!(found(200, "[]").unwrap(), []);
     for (status, body) in [
         (200, ""),
         (200, "null"),
@@ -299,9 +316,10 @@ fn an_unexpected_answer_is_never_absent() {
     assert!(answers("/webhook/find/id", "''").contains("is empty"));
     assert!(answers("/webhook/find/items", "response.headers.link").contains("no such key: link"));
 
-    assert_eq!(plugin.created(&response(201, r#"{"id": 17}"#)).unwrap(), "17");
+    assert_eq!(plugin.created(&given.context(), &response(201, r#"{"id": 17}"#)).unwrap().id, "17");
     for (status, body) in [(201, "{}"), (200, ""), (422, r#"{"id": 17}"#)] {
-        assert!(matches!(plugin.created(&response(status, body.to_owned())), Err(CallError::UnexpectedAnswer { .. })));
+        let created = plugin.created(&given.context(), &response(status, body.to_owned()));
+        assert!(matches!(created, Err(CallError::UnexpectedAnswer { .. })));
     }
     assert_eq!(plugin.account(&response(200, r#"{"login": "bot"}"#)).unwrap().as_deref(), Some("bot"));
     assert!(plugin.account(&response(401, r#"{"login": "bot"}"#)).is_err());
@@ -327,7 +345,7 @@ fn the_examples_make_the_vendors_calls() {
     let delete = gitea.delete_call(&given.context()).unwrap().unwrap();
     assert_eq!(delete.url.path(), "/api/v1/repos/acme/web/hooks/17");
     let list = format!(r#"[{{"id": 3, "config": {{"url": "{URL}", "content_type": "json"}}}}]"#);
-    assert_eq!(gitea.found(&given.context(), &response(200, list)).unwrap(), ["3"]);
+    assert_eq!(ids(gitea.found(&given.context(), &response(200, list)).unwrap()), ["3"]);
 
     let github = example("github-push");
     let given = self::given(json!({"owner": "acme", "repository": "web"}));
@@ -337,5 +355,5 @@ fn the_examples_make_the_vendors_calls() {
     assert_eq!(create.headers["accept"], "application/vnd.github+json");
     assert!(create.headers.contains_key("user-agent") && create.headers.contains_key("x-github-api-version"));
     let list = format!(r#"[{{"id": 1, "config": {{}}}}, {{"id": 2, "config": {{"url": "{URL}"}}}}]"#);
-    assert_eq!(github.found(&given.context(), &response(200, list)).unwrap(), ["2"]);
+    assert_eq!(ids(github.found(&given.context(), &response(200, list)).unwrap()), ["2"]);
 }

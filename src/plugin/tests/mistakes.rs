@@ -120,7 +120,7 @@ fn mistakes_name_their_field() {
             "/webhook/create/capture/id",
             json!("callback.url"),
             "spec.webhook.create.capture.id",
-            "unknown variable `callback`",
+            "`callback` has no `url`",
         ),
         ("/webhook/delete/body", json!("callback.secret"), "spec.webhook.delete.body", "`callback` has no `secret`"),
         ("/callback/verification", json!([]), "spec.callback.verification", "`none: {}`"),

@@ -1,0 +1,83 @@
+//! `spec.callback` and `spec.events`.
+
+use super::super::cel::Scope;
+use super::super::event::{EventKind, Parameter, Variable};
+use super::super::handshake::Handshake;
+use super::super::schema::Schema;
+use super::super::{Callback, verification};
+use super::{Compiler, Taken, request_scope};
+use crate::api::{self, PluginEvent};
+use std::sync::Arc;
+
+impl Compiler<'_> {
+    pub(super) fn callback(&mut self, callback: &api::Callback) -> Callback {
+        if callback.verification.is_empty() {
+            self.mistake("spec.callback.verification", "is empty; no check at all must be written as `none: {}`");
+        }
+        for (at, verification) in callback.verification.iter().enumerate() {
+            let field = format!("spec.callback.verification[{at}]");
+            self.mistakes.extend(verification::check(&field, verification));
+        }
+        let request = request_scope();
+        let item = self.item_scope();
+        let handshakes = callback.handshakes.iter().enumerate();
+        Callback {
+            verification: callback.verification.clone(),
+            handshakes: handshakes.map(|(at, handshake)| self.handshake(at, handshake)).collect(),
+            payload_field: callback.form_payload_field.clone(),
+            items: self.optional("spec.callback.items", callback.items.as_ref(), &request),
+            event: self.expression("spec.callback.event", &callback.event, &item),
+            delivery_id: self.optional("spec.callback.deliveryID", callback.delivery_id.as_ref(), &request),
+        }
+    }
+
+    fn handshake(&mut self, at: usize, handshake: &api::Handshake) -> Handshake {
+        let field = format!("spec.callback.handshakes[{at}]");
+        let (request, answer) = (request_scope(), &handshake.answer);
+        if !(200..300).contains(&answer.status) {
+            self.mistake(format!("{field}.answer.status"), format!("{} is not from 200 to 299", answer.status));
+        }
+        if matches!(answer.status, 204 | 205) && answer.body.is_some() {
+            let problem = format!("an answer with status {} has no body; leave one of them out", answer.status);
+            self.mistake(format!("{field}.answer.body"), problem);
+        }
+        let secret = self.optional(&format!("{field}.secret"), handshake.secret.as_ref(), &request);
+        Handshake {
+            when: self.expression(&format!("{field}.when"), &handshake.when, &request),
+            verified: handshake.verified,
+            secret: secret.map(|secret| secret.confidential()),
+            status: answer.status,
+            headers: self.headers(&format!("{field}.answer.headers"), &answer.headers, &request, &Taken::default()),
+            body: self.optional(&format!("{field}.answer.body"), answer.body.as_ref(), &request),
+        }
+    }
+
+    /// The scope of what is asked for each event; `item` is there only where requests are lists of events.
+    fn item_scope(&self) -> Scope {
+        if self.spec.callback.items.is_some() { request_scope().any("item") } else { request_scope() }
+    }
+
+    pub(super) fn event(&mut self, field: &str, event: &PluginEvent) -> EventKind {
+        let scope = self.item_scope();
+        let matching = scope.clone().any("value");
+        let mut parameters = Vec::new();
+        for (name, parameter) in &event.parameters {
+            let field = format!("{field}.parameters.{name}");
+            let matches = self.expression(&format!("{field}.match"), &parameter.matches, &matching);
+            let schema =
+                Schema::compile(&format!("{field}.schema"), &parameter.schema).map_err(|mistake| vec![mistake]);
+            let Some(schema) = self.keep(schema) else { continue };
+            let default = parameter.schema.get("default").cloned();
+            if let Some(default) = &default {
+                self.keep(schema.check(&format!("{field}.schema.default"), default));
+            }
+            parameters.push(Parameter { name: name.clone(), schema, default, matches: Arc::new(matches) });
+        }
+        let mut variables = Vec::new();
+        for (name, variable) in &event.variables {
+            let value = self.expression(&format!("{field}.variables.{name}.value"), &variable.value, &scope);
+            variables.push(Variable { name: name.clone(), kind: variable.type_, value });
+        }
+        EventKind { name: event.name.clone(), parameters, variables }
+    }
+}

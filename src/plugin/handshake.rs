@@ -1,0 +1,116 @@
+//! Requests by which an external system makes sure of a callback URL, and their answers.
+
+use super::Plugin;
+use super::captures::secret;
+use super::cel::value::null;
+use super::cel::{Expression, Variables};
+use super::error::EvalError;
+use super::request::CallbackRequest;
+use super::secret::Secret;
+use crate::api::Verification;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use std::fmt;
+
+/// Largest body of a handshake, in bytes: what is larger is read only after its sender is proven.
+const LARGEST: usize = 64 * 1024;
+
+/// A compiled handshake.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    pub(crate) when: Expression,
+    pub(crate) verified: bool,
+    pub(crate) secret: Option<Expression>,
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(HeaderName, Expression)>,
+    pub(crate) body: Option<Expression>,
+}
+
+/// The answer to a handshake.
+#[derive(Clone)]
+pub struct HandshakeReply {
+    /// Whether the request must be verified before it is answered.
+    pub verified: bool,
+    /// A callback secret that the external system has chosen; never empty. It must be stored before the answer is sent.
+    pub secret: Option<Secret>,
+    /// HTTP status, 200 to 299.
+    pub status: u16,
+    /// The headers, `content-type` among them if there is a body.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for HandshakeReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandshakeReply")
+            .field("verified", &self.verified)
+            .field("secret", &self.secret)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handshake {
+    /// The expressions of the handshake.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let headers = self.headers.iter().map(|(_, expression)| expression);
+        [&self.when].into_iter().chain(&self.secret).chain(headers).chain(&self.body)
+    }
+
+    fn reply(&self, variables: &Variables<'_>) -> Result<HandshakeReply, EvalError> {
+        let mut headers = HeaderMap::new();
+        // What a sender has sent comes back to it; no browser may take it for a page.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let body = match &self.body {
+            None => Bytes::new(),
+            Some(expression) => {
+                let (kind, body) = match expression.json(variables)? {
+                    Value::String(text) => ("text/plain; charset=utf-8", text),
+                    json => ("application/json", json.to_string()),
+                };
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                body.into()
+            }
+        };
+        for (name, expression) in &self.headers {
+            let value = HeaderValue::from_str(&expression.text(variables)?);
+            let value = value.map_err(|_| EvalError::new(expression.field(), "is no header value"))?;
+            headers.insert(name.clone(), value);
+        }
+        let secret = self.secret.as_ref().map(|expression| secret(expression, variables)).transpose()?;
+        Ok(HandshakeReply { verified: self.verified, secret, status: self.status, headers, body })
+    }
+}
+
+impl Plugin {
+    /// The answer to a request that is a handshake: that of the first whose `when` is true and whose answer can be made.
+    /// Nothing, without a look at the request, if the plugin has no handshakes.
+    pub fn handshake(&self, request: &CallbackRequest<'_>) -> Option<HandshakeReply> {
+        let handshakes = &self.callback.handshakes;
+        if handshakes.is_empty() || request.body().len() > LARGEST {
+            return None;
+        }
+        // A body that cannot be read is null: some systems send a challenge in the query and text in the body.
+        let needs_body = handshakes.iter().flat_map(Handshake::expressions).any(|expression| expression.uses("body"));
+        let field = self.callback.payload_field.as_deref();
+        let body = if needs_body { request.parse_body(field).unwrap_or_else(|_| null()) } else { null() };
+        let request = request.to_data();
+        let variables = Variables::default().with("request", &request).with("body", &body);
+        let is = |handshake: &&Handshake| handshake.when.boolean(&variables).unwrap_or(false);
+        handshakes.iter().filter(is).find_map(|handshake| handshake.reply(&variables).ok())
+    }
+
+    /// Names, in lower case, of the headers that carry a callback secret: in token verifications and in handshakes. They
+    /// are never stored.
+    pub fn secret_headers(&self) -> Vec<String> {
+        let tokens = self.callback.verification.iter().filter_map(|verification| match verification {
+            Verification::Token(token) => Some(token.header.to_ascii_lowercase()),
+            _ => None,
+        });
+        let secrets = self.callback.handshakes.iter().filter_map(|handshake| handshake.secret.as_ref());
+        tokens.chain(secrets.flat_map(Expression::headers).map(str::to_owned)).collect()
+    }
+}
