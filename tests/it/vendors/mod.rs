@@ -9,6 +9,7 @@ mod handshakes;
 mod manual;
 mod paging;
 mod per_event;
+mod rehearsal;
 mod stage;
 mod steps;
 mod upserts;
