@@ -1,6 +1,8 @@
 //! What an administrator can set, and its defaults.
 
+use crate::external::{self, address::AddressPolicy};
 use crate::watch::Scope;
+use anyhow::Context as _;
 use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,6 +72,46 @@ pub struct Controller {
     /// The same, in a namespace that is being deleted
     #[arg(long, env = "BELLHOP_NAMESPACE_DELETION_DEADLINE", default_value = "10m", value_parser = duration)]
     pub namespace_deletion_deadline: Duration,
+
+    /// How often each webhook is looked at in the external system, to mend what was deleted or changed there by hand;
+    /// 0s: never
+    #[arg(long, env = "BELLHOP_DRIFT_INTERVAL", default_value = "1h", value_parser = duration)]
+    pub drift_interval: Duration,
+
+    /// How long an old callback secret is accepted after the external system has the new one
+    #[arg(long, env = "BELLHOP_ROTATION_GRACE", default_value = "10m", value_parser = duration)]
+    pub rotation_grace: Duration,
+
+    /// File with certificates (PEM) of authorities that external systems' certificates may be signed by, in addition to
+    /// the public ones; read at the start
+    #[arg(long, env = "BELLHOP_EXTERNAL_CA_FILE")]
+    pub external_ca_file: Option<PathBuf>,
+
+    /// Longest time of a call to an external system, from the connection to the last byte of the answer; 1s to 60s
+    #[arg(long, env = "BELLHOP_EXTERNAL_TIMEOUT", default_value = "30s", value_parser = external_timeout)]
+    pub external_timeout: Duration,
+
+    /// Most calls per second to one external system with one plugin's credentials, after a burst of two seconds' worth;
+    /// 0.01 to 1000
+    #[arg(long, env = "BELLHOP_EXTERNAL_CALLS_PER_SECOND", default_value_t = 10.0, value_parser = rate)]
+    pub external_calls_per_second: f64,
+}
+
+impl Controller {
+    /// What the client for external systems is made of.
+    ///
+    /// # Errors
+    /// The file of certificates cannot be used; the message names it.
+    pub fn external(&self, common: &Common) -> anyhow::Result<external::Settings> {
+        let file = self.external_ca_file.as_deref();
+        let authorities = file.map(external::read_authorities).transpose().context("--external-ca-file")?;
+        Ok(external::Settings {
+            addresses: AddressPolicy::new(common.allow_addresses.clone()),
+            authorities: authorities.unwrap_or_default(),
+            timeout: self.external_timeout,
+            calls_per_second: self.external_calls_per_second,
+        })
+    }
 }
 
 /// What the ingress needs to know besides.
@@ -182,4 +224,61 @@ fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<kube::core::Duration>()
         .map(Duration::from)
         .map_err(|error| format!("{error}; expected something like 90s, 10m or 24h"))
+}
+
+fn external_timeout(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(60);
+    if allowed.contains(&time) { Ok(time) } else { Err("expected something from 1s to 60s".to_owned()) }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let allowed = 0.01..=1000.0;
+    match text.parse() {
+        Ok(rate) if allowed.contains(&rate) => Ok(rate),
+        _ => Err("expected a number from 0.01 to 1000, such as 10 or 0.5".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        controller: Controller,
+    }
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["bellhop", "--public-url=https://hooks.example.com"], args].concat())
+    }
+
+    #[test]
+    fn limits_of_external_calls_are_within_bounds() {
+        let cli = parse(&[]).unwrap();
+        let settings = cli.controller.external(&cli.common).unwrap();
+        assert_eq!((settings.timeout, settings.calls_per_second), (Duration::from_secs(30), 10.0));
+        assert!(settings.authorities.is_empty());
+        let cli = parse(&["--external-timeout=2s", "--external-calls-per-second=0.5"]).unwrap();
+        let settings = cli.controller.external(&cli.common).unwrap();
+        assert_eq!((settings.timeout, settings.calls_per_second), (Duration::from_secs(2), 0.5));
+        for wrong in ["--external-timeout=61s", "--external-timeout=0s", "--external-timeout=30"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+        for wrong in ["0", "-1", "NaN", "inf", "1001", "many"] {
+            let why = parse(&[&format!("--external-calls-per-second={wrong}")]).map(drop).unwrap_err().to_string();
+            assert!(why.contains("0.01 to 1000"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_authorities_that_is_missing_is_named_with_its_option() {
+        let cli = parse(&["--external-ca-file=/no/such/ca.pem"]).unwrap();
+        let why = format!("{:#}", cli.controller.external(&cli.common).unwrap_err());
+        assert!(why.starts_with("--external-ca-file: /no/such/ca.pem cannot be read"), "{why}");
+    }
 }

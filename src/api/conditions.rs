@@ -62,6 +62,8 @@ pub mod reason {
     pub const CLIENT_NOT_ALLOWED: &str = "ClientNotAllowed";
     /// Nothing has to be authorized or registered: a person does it.
     pub const MANUAL: &str = "Manual";
+    /// A Secret of another owner is where Bellhop would put the callback secret.
+    pub const SECRET_EXISTS: &str = "SecretExists";
     pub const SECRET_NOT_CAPTURED: &str = "SecretNotCaptured";
     pub const RENEWAL_FAILED: &str = "RenewalFailed";
     pub const WEBHOOK_EXPIRED: &str = "WebhookExpired";

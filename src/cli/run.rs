@@ -9,7 +9,7 @@ use crate::routes;
 use crate::spool::{Limits, Spool};
 use crate::telemetry::Metrics;
 use crate::watch::Scope;
-use crate::{controller, delivery};
+use crate::{controller, delivery, external};
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,13 +28,18 @@ const CONTROLLER_END: Duration = Duration::from_secs(10);
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
         let RunOptions { common, controller, ingress } = options;
-        let ingress = Ingress::start(&common, ingress).await?;
+        let (client, metrics) = (client().await?, Metrics::new());
+        let external = external(&common, &controller)?;
+        let pages = controller::pages(client.clone(), &common, &controller, external.clone());
+        let ask = ingress::Controller::Here(pages);
+        let ingress = Ingress::start(&common, ingress, client.clone(), metrics.clone(), ask).await?;
         let setup = controller::Setup {
-            client: ingress.client.clone(),
+            client,
             replicas: Replicas::Here(ingress.routes.clone()),
-            metrics: ingress.metrics.clone(),
+            metrics,
             common: common.clone(),
             options: controller,
+            external,
         };
         let controller = run_controller(setup, shutdown.clone());
         let scope = common.scope();
@@ -64,8 +69,9 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
         let metrics = Metrics::new();
         let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
         let router = ingress::probes(metrics.clone(), String::new);
-        let setup =
-            controller::Setup { client, replicas: Replicas::Service(service), metrics, common, options: controller };
+        let external = external(&common, &controller)?;
+        let replicas = Replicas::Service(service);
+        let setup = controller::Setup { client, replicas, metrics, common, options: controller, external };
         let end = CancellationToken::new();
         let work = async {
             let result = run_controller(setup, shutdown).await;
@@ -84,7 +90,8 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
 pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
         let IngressOptions { common, ingress } = options;
-        let ingress = Ingress::start(&common, ingress).await?;
+        let (client, metrics) = (client().await?, Metrics::new());
+        let ingress = Ingress::start(&common, ingress, client, metrics, ingress::Controller::Absent).await?;
         ingress.serve(&common.scope(), &common.ingress_namespace, shutdown).await;
         Ok(())
     })
@@ -114,11 +121,15 @@ async fn run_controller(setup: controller::Setup, shutdown: CancellationToken) -
     }
 }
 
+/// The client for external systems. Made before anything is waited for: wrong options are told at once.
+fn external(common: &config::Common, options: &config::Controller) -> anyhow::Result<external::Client> {
+    external::Client::new(options.external(common)?).context("the client for calls")
+}
+
 /// What an ingress consists of.
 struct Ingress {
     client: kube::Client,
     routes: routes::Handle,
-    metrics: Metrics,
     options: config::Ingress,
     listeners: (TcpListener, TcpListener),
     state: Arc<ingress::State>,
@@ -128,7 +139,13 @@ struct Ingress {
 
 impl Ingress {
     /// Opens the spool and the listeners; deliveries begin.
-    async fn start(common: &config::Common, options: config::Ingress) -> anyhow::Result<Self> {
+    async fn start(
+        common: &config::Common,
+        options: config::Ingress,
+        client: kube::Client,
+        metrics: Metrics,
+        controller: ingress::Controller,
+    ) -> anyhow::Result<Self> {
         let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins)
             .map_err(anyhow::Error::msg)
             .context("--allow-runner-origin")?;
@@ -140,8 +157,7 @@ impl Ingress {
             retention: options.retention,
         };
         let spool = Spool::open(&options.data_dir.join("spool"), limits).context("the spool")?;
-        let client = client().await?;
-        let (metrics, health) = (Metrics::new(), Health::default());
+        let health = Health::default();
         let routes = routes::Handle::new(metrics.clone());
         let delivery_end = CancellationToken::new();
         let delivery = delivery::start(
@@ -163,8 +179,9 @@ impl Ingress {
             health,
             options.body_limit,
             options.request_timeout,
-        );
-        Ok(Self { client, routes, metrics, options, listeners, state: Arc::new(state), delivery, delivery_end })
+        )
+        .with_controller(controller);
+        Ok(Self { client, routes, options, listeners, state: Arc::new(state), delivery, delivery_end })
     }
 
     /// Follows the routes and serves until `shutdown`.

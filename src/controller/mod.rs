@@ -2,6 +2,7 @@
 //!
 //! This is the only part that holds credentials of external systems, and the only writer of statuses.
 
+pub mod authorization;
 mod census;
 pub mod custody;
 pub mod election;
@@ -15,7 +16,7 @@ mod trigger_plugin;
 mod watch;
 mod workflow_trigger;
 
-pub use plugins::{PluginState, Plugins};
+pub use plugins::{Compiler, PluginState, Plugins};
 pub use subscription::Blocked;
 
 use crate::api::{Subscription, WorkflowTrigger};
@@ -24,6 +25,7 @@ use crate::delivery::Runners;
 use crate::external;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
+use authorization::pages::Pages;
 use custody::Vault;
 use election::Election;
 use installation::InstallationKey;
@@ -49,7 +51,7 @@ use uuid::Uuid;
 /// First and longest pause between two passes that fail.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// The longest time that one pass may take; a call to an external system takes 30 seconds at most.
-const PASS_TIMEOUT: Duration = Duration::from_secs(120);
+const PASS_TIMEOUT: Duration = Duration::from_secs(240);
 /// Pause before something is tried again that a person most likely has to mend first.
 const SLOW: Duration = Duration::from_secs(600);
 
@@ -66,6 +68,9 @@ pub enum Failure {
     /// answered would stop all further passes of its object.
     #[error("the pass took longer than {0:?}")]
     TooLong(Duration),
+    /// More is to be done than one pass may do; the next one goes on at once.
+    #[error("more is to be done than one pass may do")]
+    Unfinished,
     /// Something that Bellhop itself had written cannot be read.
     #[error("{0}")]
     Unreadable(String),
@@ -98,8 +103,10 @@ pub enum Retry {
     Backoff,
     /// After ten minutes, with jitter.
     Slow,
-    /// After this pause.
+    /// After this pause, which the external system asks for, or a longer one.
     After(Duration),
+    /// After this pause, at which something is due. Nothing has failed.
+    At(Duration),
 }
 
 /// What every controller works with.
@@ -120,6 +127,7 @@ pub struct Context {
     triggers: Store<WorkflowTrigger>,
     accepting: tokio::sync::Mutex<()>,
     attempts: Mutex<HashMap<Uuid, u32>>,
+    memory: subscription::Memory,
 }
 
 /// What the controllers start from.
@@ -135,6 +143,19 @@ pub struct Setup {
     pub replicas: Replicas,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// The client for external systems. One for the process, so that all calls count against the same budgets.
+    pub external: external::Client,
+}
+
+/// The pages of an authorization, which every replica serves, whether it holds the Lease or not.
+pub fn pages(
+    client: kube::Client,
+    common: &config::Common,
+    options: &config::Controller,
+    external: external::Client,
+) -> axum::Router {
+    let public_url = options.public_url.clone();
+    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url)))
 }
 
 /// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.
@@ -161,13 +182,12 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
 }
 
 async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Setup { client, common, options, replicas, metrics } = setup;
+    let Setup { client, common, options, replicas, metrics, external } = setup;
     let key = tokio::select! {
         key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
-    let policy = external::address::AddressPolicy::new(common.allow_addresses.clone());
     let (scope, all) = (common.scope(), watcher::Config::default());
     let all_plugins = vec![Api::all(client.clone())];
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
@@ -176,8 +196,12 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         watch::follow(scope.apis(&client), &all, "Subscription", &metrics, shutdown.clone());
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
         watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
+    let custodies = vec![Api::namespaced(client.clone(), &common.namespace)];
+    let labelled = watcher::Config::default().labels(custody::CUSTODY_LABEL);
+    let (custodies, [own_custodies, custodies_of_subscriptions]) =
+        watch::follow(custodies, &labelled, "Secret", &metrics, shutdown.clone());
     let context = Arc::new(Context {
-        external: external::Client::new(policy)?,
+        external,
         replicas,
         metrics,
         runners,
@@ -190,6 +214,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         triggers,
         accepting: tokio::sync::Mutex::new(()),
         attempts: Mutex::default(),
+        memory: subscription::Memory::new(now()),
         client,
         common,
         options,
@@ -205,6 +230,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         neighbours,
         plugins: plugins_of_subscriptions,
         triggers: triggers_of_subscriptions,
+        custodies: custodies_of_subscriptions,
     };
     let of_triggers = workflow_trigger::Followed {
         triggers: own_triggers,
@@ -216,7 +242,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
             subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
             workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
-            orphans::run(live, context.clone(), shutdown.clone()),
+            orphans::run(custodies, own_custodies, live, context.clone(), shutdown.clone()),
         );
     };
     tokio::select! {
@@ -318,14 +344,23 @@ impl Context {
 
     /// The next pass for an object, after one that came to its end.
     fn requeue(&self, uid: Uuid, retry: Option<Retry>) -> Action {
+        self.next_pass(uid, retry).map_or_else(Action::await_change, Action::requeue)
+    }
+
+    /// The pause until the next pass for an object; nothing: until something that is watched changes.
+    fn next_pass(&self, uid: Uuid, retry: Option<Retry>) -> Option<Duration> {
         match retry {
             None | Some(Retry::OnChange) => {
                 self.forget(uid);
-                Action::await_change()
+                None
             }
-            Some(Retry::Backoff) => Action::requeue(self.next_pause(uid)),
-            Some(Retry::Slow) => Action::requeue(jittered(SLOW)),
-            Some(Retry::After(pause)) => Action::requeue(pause.max(self.next_pause(uid))),
+            Some(Retry::At(pause)) => {
+                self.forget(uid);
+                Some(pause)
+            }
+            Some(Retry::Backoff) => Some(self.next_pause(uid)),
+            Some(Retry::Slow) => Some(jittered(SLOW)),
+            Some(Retry::After(pause)) => Some(pause.max(self.next_pause(uid))),
         }
     }
 
@@ -334,7 +369,7 @@ impl Context {
         let (kind, name) = (K::kind(&()), object.name_any());
         let namespace = object.namespace().unwrap_or_default();
         match failure {
-            Failure::Conflict(_) | Failure::Blocked(_) => {
+            Failure::Conflict(_) | Failure::Blocked(_) | Failure::Unfinished => {
                 tracing::debug!(%kind, namespace, name, %failure, "to be tried again");
             }
             _ => tracing::warn!(%kind, namespace, name, error = %failure, "a pass has failed"),
@@ -346,6 +381,7 @@ impl Context {
                 Retry::OnChange => Action::requeue(self.next_pause(uid)),
                 retry => self.requeue(uid, Some(retry)),
             },
+            Failure::Unfinished => self.requeue(uid, Some(Retry::At(Duration::ZERO))),
             _ => Action::requeue(self.next_pause(uid)),
         }
     }
@@ -371,6 +407,11 @@ fn backoff(attempts: u32) -> Duration {
 /// Between half of `pause` and all of it, so that what failed together does not come back together.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+/// The time, in milliseconds since the Unix epoch.
+fn now() -> i64 {
+    k8s_openapi::jiff::Timestamp::now().as_millisecond()
 }
 
 /// The UID of an object that came from the API server.

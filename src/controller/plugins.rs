@@ -27,16 +27,22 @@ struct Known {
     result: Compiled,
 }
 
+/// Compiles TriggerPlugins, each generation once.
+#[derive(Default)]
+pub struct Compiler {
+    compiled: Mutex<HashMap<String, Known>>,
+}
+
 /// Reads and compiles TriggerPlugins.
 pub struct Plugins {
     store: Store<TriggerPlugin>,
-    compiled: Mutex<HashMap<String, Known>>,
+    compiler: Compiler,
 }
 
 impl Plugins {
     /// Plugins from this store.
     pub fn new(store: Store<TriggerPlugin>) -> Self {
-        Self { store, compiled: Mutex::default() }
+        Self { store, compiler: Compiler::default() }
     }
 
     /// The store that the plugins are read from.
@@ -52,7 +58,7 @@ impl Plugins {
     /// The plugin with this name.
     pub fn get(&self, name: &str) -> PluginState {
         let Some(resource) = self.resource(name) else {
-            self.compiled.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.compiler.forget(name);
             return PluginState::NotFound;
         };
         match self.compile(&resource) {
@@ -61,6 +67,16 @@ impl Plugins {
         }
     }
 
+    /// Compiles a plugin, or gives what the last compilation of the same generation gave.
+    ///
+    /// # Errors
+    /// Every mistake in the plugin.
+    pub fn compile(&self, resource: &TriggerPlugin) -> Compiled {
+        self.compiler.compile(resource)
+    }
+}
+
+impl Compiler {
     /// Compiles a plugin, or gives what the last compilation of the same generation gave.
     ///
     /// # Errors
@@ -76,5 +92,9 @@ impl Plugins {
         let result = Plugin::compile(&name, &resource.spec).map(Arc::new).map_err(Arc::new);
         compiled.insert(name, Known { uid, generation, result: result.clone() });
         result
+    }
+
+    fn forget(&self, name: &str) {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

@@ -4,8 +4,10 @@
 //! service of the cloud, another network. The address that is checked is the one that is connected to, because the
 //! check sits in the resolver of the HTTP client; literal addresses in URLs are checked before the call.
 
+use futures::future::BoxFuture;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
@@ -27,6 +29,8 @@ static NEVER: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
         "169.254.0.0/16",
         "192.0.0.0/24",
         "192.0.2.0/24",
+        // Deprecated relays of 6to4 (RFC 7526).
+        "192.88.99.0/24",
         "198.18.0.0/15",
         "198.51.100.0/24",
         "203.0.113.0/24",
@@ -34,13 +38,24 @@ static NEVER: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
         "240.0.0.0/4",
         "::/128",
         "::1/128",
+        "100::/64",
         "fe80::/10",
+        // Site-local, deprecated (RFC 3879).
+        "fec0::/10",
         "ff00::/8",
+        // Protocol assignments (RFC 2928), Teredo among them, which embeds an IPv4 address.
+        "2001::/23",
         "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
         // NAT64 prefixes of the local network (RFC 8215); what they embed depends on it.
         "64:ff9b:1::/48",
-        // The metadata service of AWS on IPv6.
+        // Metadata services that are not link-local: AWS and Google Cloud on IPv6, Alibaba Cloud, and Azure's, which has
+        // a public address.
         "fd00:ec2::/32",
+        "fd20:ce::254/128",
+        "100.100.100.200/32",
+        "168.63.129.16/32",
     ])
 });
 
@@ -96,7 +111,12 @@ impl AddressPolicy {
 
     /// A resolver that gives only addresses which may be called.
     pub fn resolver(&self, reach: Reach) -> Arc<dyn Resolve> {
-        Arc::new(CheckedResolver { policy: self.clone(), reach })
+        self.resolver_with(reach, Arc::new(|host| Box::pin(system_lookup(host))))
+    }
+
+    /// The same, with another source of answers than the system's resolver.
+    pub(super) fn resolver_with(&self, reach: Reach, lookup: Lookup) -> Arc<dyn Resolve> {
+        Arc::new(CheckedResolver { policy: self.clone(), reach, lookup })
     }
 }
 
@@ -106,8 +126,8 @@ fn embedded_v4(address: IpAddr) -> IpAddr {
     let segments = v6.segments();
     let last = || Ipv4Addr::from((u32::from(segments[6]) << 16) | u32::from(segments[7]));
     match segments {
-        // v4-mapped (RFC 4291), v4-compatible (deprecated there), NAT64 (RFC 6052)
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => last().into(),
+        // v4-mapped (RFC 4291), v4-translated (RFC 2765), NAT64 (RFC 6052), v4-compatible (deprecated in RFC 4291)
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => last().into(),
         [0, 0, 0, 0, 0, 0, high, _] if high != 0 => last().into(),
         // 6to4 (RFC 3056)
         [0x2002, high, low, ..] => Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into(),
@@ -115,21 +135,29 @@ fn embedded_v4(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Gives the addresses of a host.
+pub(super) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+async fn system_lookup(host: String) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.collect())
+}
+
 struct CheckedResolver {
     policy: AddressPolicy,
     reach: Reach,
+    lookup: Lookup,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (policy, reach) = (self.policy.clone(), self.reach);
+        let (policy, reach, lookup) = (self.policy.clone(), self.reach, self.lookup.clone());
         Box::pin(async move {
             let host = name.as_str();
             let found: Vec<SocketAddr> = if is_localhost(host) {
                 // RFC 6761, section 6.3: such names mean the loopback interface, whatever a name server says.
                 vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
             } else {
-                tokio::net::lookup_host((host, 0)).await?.collect()
+                lookup(host.to_owned()).await?
             };
             let mut refusal = format!("the name {host} has no address");
             let mut usable = Vec::with_capacity(found.len());

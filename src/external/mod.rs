@@ -1,6 +1,12 @@
-//! Carries out the calls that a plugin describes: which hosts may be called, limits, answers.
+//! Carries out the calls that a plugin describes: which hosts may be called, how often, limits, answers.
 
 pub mod address;
+mod budget;
 mod client;
+pub mod oauth;
+mod quota;
+#[cfg(test)]
+mod tests;
 
-pub use client::{CallFailure, Client};
+pub use budget::BudgetKey;
+pub use client::{CallFailure, Client, Settings, read_authorities};

@@ -23,6 +23,7 @@ mod body;
 mod controller;
 mod handshake;
 mod hook;
+mod pages;
 mod private;
 mod server;
 #[cfg(test)]
@@ -52,6 +53,8 @@ use uuid::Uuid;
 
 /// Where callbacks arrive.
 const HOOK: &str = "/hooks/{token}";
+/// Where the pages of an authorization are.
+const PAGES: &str = "/oauth/{*rest}";
 
 /// Whether the process does what it is for. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -120,23 +123,26 @@ impl State {
         }
     }
 
-    /// Says how the controller is reached; without it, handshakes that bring a secret are refused.
+    /// Says how the controller is reached; without it, there are no pages, and handshakes that bring a
+    /// secret are refused.
     pub fn with_controller(mut self, controller: Controller) -> Self {
         self.controller = controller;
         self
     }
 }
 
-/// The public routes. Whatever is not a callback URL is answered like an unknown one.
+/// The public routes. Whatever is neither a callback URL nor a page is answered like an unknown callback URL.
 pub fn router(state: Arc<State>) -> Router {
     let elsewhere = state.clone();
+    let relay = pages::Relay::new(state.controller.clone());
+    let page = async move |request: Request| relay.pass(request).await;
     let hook = move |token: Result<Path<String>, PathRejection>, request: Request| {
         // A segment that is not even text is no token.
         let token = token.map(|Path(token)| token).unwrap_or_default();
         hook::handle(state.clone(), token, request)
     };
     let unknown = move |request: Request| hook::handle(elsewhere.clone(), String::new(), request);
-    Router::new().route(HOOK, any(hook)).fallback(unknown)
+    Router::new().route(HOOK, any(hook)).route(PAGES, any(page)).fallback(unknown)
 }
 
 /// Serves the public listener until `shutdown`, then lets requests under way end; the private one until all that is done,

@@ -1,10 +1,11 @@
 //! Removes what a Subscription has left in the external system and in Bellhop's namespaces.
 
-use super::{Blocked, apply, calls};
+use super::calls::{Calls, Changed};
+use super::desk::{Desk, Tally};
+use super::{Blocked, oauth, secrets};
 use crate::api::{DELETION_POLICY_ANNOTATION, PublishedRoute, Subscription, reason, type_};
-use crate::controller::custody::{Custody, WebhookState};
+use crate::controller::custody::{Custody, Stored, WebhookRecord};
 use crate::controller::{Context, Failure, PluginState, ignore_not_found};
-use crate::plugin::Plugin;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -15,48 +16,66 @@ use uuid::Uuid;
 /// ConfigMap in Bellhop's namespace that lists the webhooks which were given up.
 pub const ORPHANS: &str = "bellhop-orphaned-webhooks";
 
-/// Deletes the webhook, or gives it up where the user's annotation or the deadline says so.
+/// Deletes what the Subscription has in the external system, or gives it up where the user's annotation or the deadline
+/// says so. Says whether nothing is left to be done; if not, the next pass goes on.
 ///
 /// # Errors
-/// [`Failure::Blocked`] says why the webhook is still there.
-pub async fn webhook(context: &Context, subscription: &Subscription, custody: &Custody) -> Result<(), Failure> {
+/// [`Failure::Blocked`] says why a webhook is still there.
+pub async fn webhooks(context: &Context, subscription: &Subscription, stored: Stored) -> Result<bool, Failure> {
+    let custody = &stored.custody;
     if subscription.annotations().get(DELETION_POLICY_ANNOTATION).is_some_and(|policy| policy == "Orphan") {
-        return give_up(context, custody, "the annotation bellhop.dev/deletion-policy asks for it").await;
+        give_up(context, custody, "the annotation bellhop.dev/deletion-policy asks for it").await?;
+        return Ok(true);
     }
-    let Err(failure) = delete(context, custody).await else { return Ok(()) };
-    let Failure::Blocked(mut blocked) = failure else { return Err(failure) };
+    let failed = match delete(context, stored.clone()).await {
+        Ok(done) => return Ok(done),
+        Err(Failure::Blocked(blocked)) => *blocked,
+        Err(failure) => return Err(failure),
+    };
+    // Some may be gone by now.
+    let Some(stored) = context.vault.get(custody.uid).await? else { return Ok(true) };
+    let custody = &stored.custody;
     let deadline = deadline(context, &custody.namespace).await?;
     let waited = waited(subscription);
     if waited >= deadline {
-        let why = format!("it could not be deleted within {} s: {}", deadline.as_secs(), blocked.message);
-        return give_up(context, custody, &why).await;
+        let why = format!("it could not be deleted within {} s: {}", deadline.as_secs(), failed.message);
+        give_up(context, custody, &why).await?;
+        return Ok(true);
     }
-    let what = match &custody.webhook {
-        WebhookState::Registered { id } => format!("webhook {id}"),
-        _ => "a webhook that may have been created".to_owned(),
+    let what = match custody.webhooks.as_slice() {
+        [record, rest @ ..] => match (record.id(), rest.len()) {
+            (Some(id), 0) => format!("webhook {id}"),
+            (Some(id), more) => format!("webhook {id} (and {more} more)"),
+            (None, _) => "a webhook that may have been created".to_owned(),
+        },
+        [] => "a webhook".to_owned(),
     };
-    blocked.message = format!(
-        "{what} could not be deleted: {}; tried again until the deadline of {} s, then given up",
-        blocked.message,
-        deadline.as_secs()
-    );
-    blocked.condition = type_::READY;
-    blocked.reason = reason::DELETION_FAILED;
-    blocked.stalled = false;
-    // What the external system asks for ends where the deadline does.
-    blocked.retry_after = blocked.retry_after.map(|after| after.min(deadline - waited));
-    Err(Failure::Blocked(blocked))
+    Err(Blocked {
+        message: format!(
+            "{what} could not be deleted: {}; tried again until the deadline of {} s, then given up",
+            failed.message,
+            deadline.as_secs()
+        ),
+        condition: type_::READY,
+        reason: reason::DELETION_FAILED,
+        stalled: false,
+        // What the external system asks for ends where the deadline does.
+        retry_after: failed.retry_after.map(|after| after.min(deadline - waited)),
+        ..failed
+    }
+    .into())
 }
 
-/// Deletes the webhook with the credentials in custody, or with those that the user has put in their place since.
+/// Deletes the webhooks with the credentials in custody, or with those that the user has put in their place since, and
+/// gives the grant of OAuth back. Says whether that is done; if not, it was enough for one pass.
 ///
 /// # Errors
-/// [`Failure::Blocked`] says why the webhook is still there.
-pub async fn delete(context: &Context, custody: &Custody) -> Result<(), Failure> {
-    if custody.webhook == WebhookState::None {
-        return Ok(());
+/// [`Failure::Blocked`] says why a webhook is still there.
+pub async fn delete(context: &Context, stored: Stored) -> Result<bool, Failure> {
+    if stored.custody.webhooks.is_empty() && stored.custody.authorization.grant.is_none() {
+        return Ok(true);
     }
-    let name = &custody.accepted.plugin_ref.name;
+    let name = &stored.custody.accepted.plugin_ref.name;
     let plugin = match context.plugins.get(name) {
         PluginState::Ready(plugin) => plugin,
         PluginState::NotFound => return Err(plugin_missing(format!("there is no TriggerPlugin \"{name}\" any more"))),
@@ -64,32 +83,63 @@ pub async fn delete(context: &Context, custody: &Custody) -> Result<(), Failure>
             return Err(plugin_missing(format!("TriggerPlugin \"{name}\" has mistakes: {mistakes}")));
         }
     };
-    let first = delete_with(context, &plugin, custody).await;
-    let refused = matches!(&first, Err(Failure::Blocked(blocked)) if blocked.reason == reason::CREDENTIALS_REFUSED);
-    if !refused {
-        return first;
-    }
-    let Some(method) = &custody.accepted.authorization.api_key else { return first };
-    match apply::read_credentials(context, &custody.namespace, &method.secret_ref.name, &plugin).await {
-        Ok(credentials) if credentials != custody.credentials => {
-            delete_with(context, &plugin, &Custody { credentials, ..custody.clone() }).await
+    let tally = Tally::default();
+    let desk = Desk { context, plugin: &plugin, tally: &tally, now: crate::controller::now() };
+    let mut stored = oauth::fresh(&desk, stored).await?;
+    while let Some(record) = stored.custody.webhooks.first().cloned() {
+        if tally.is_full() {
+            return Ok(false);
         }
-        _ => first,
+        stored = delete_one(&desk, stored, &record).await?;
+        stored = context.vault.record(&stored, |custody| custody.forget(record.attempt, None)).await?;
     }
+    oauth::give_back(&desk, &stored.custody).await?;
+    Ok(true)
 }
 
-async fn delete_with(context: &Context, plugin: &Plugin, custody: &Custody) -> Result<(), Failure> {
-    let ids = match &custody.webhook {
-        WebhookState::Registered { id } => vec![id.clone()],
-        _ => match calls::find(context, plugin, custody, type_::READY).await? {
-            Some(ids) => ids,
-            None => {
-                return give_up(context, custody, "a create call was not confirmed, and the plugin cannot list").await;
+async fn delete_one(desk: &Desk<'_>, stored: Stored, record: &WebhookRecord) -> Result<Stored, Failure> {
+    let custody = &stored.custody;
+    let Err(failure) = delete_with(desk, custody, record).await else { return Ok(stored) };
+    let refused = matches!(&failure, Failure::Blocked(blocked) if blocked.reason == reason::CREDENTIALS_REFUSED);
+    if !refused {
+        return Err(failure);
+    }
+    if let Some(method) = &custody.accepted.authorization.api_key {
+        let name = &method.secret_ref.name;
+        let current = secrets::read_credentials(desk.context, &custody.namespace, name, desk.plugin).await;
+        return match current {
+            Ok(credentials) if credentials != custody.credentials => {
+                delete_with(desk, &Custody { credentials: credentials.clone(), ..custody.clone() }, record).await?;
+                // They are good: the other webhooks go with them.
+                desk.context.vault.record(&stored, |custody| custody.credentials.clone_from(&credentials)).await
             }
-        },
+            _ => Err(failure),
+        };
+    }
+    let (stored, doubted) = oauth::doubt(desk.context, &stored).await?;
+    if !doubted {
+        return Err(failure);
+    }
+    let stored = oauth::fresh(desk, stored).await?;
+    delete_with(desk, &stored.custody, record).await?;
+    Ok(stored)
+}
+
+async fn delete_with(desk: &Desk<'_>, custody: &Custody, record: &WebhookRecord) -> Result<(), Failure> {
+    let calls = Calls::new(desk, custody, type_::READY).about(record);
+    if record.id().is_some() {
+        return match calls.delete().await? {
+            Changed::NoSuchCall => note_left(desk.context, custody, record, "the plugin cannot delete webhooks").await,
+            Changed::Done(()) | Changed::Gone => Ok(()),
+        };
+    }
+    let Some(found) = calls.find().await? else {
+        let why = "a create call was not confirmed, and the plugin cannot list";
+        return note_left(desk.context, custody, record, why).await;
     };
-    for id in ids {
-        calls::delete(context, plugin, custody, &id).await?;
+    for found in super::register::unknown(custody, found) {
+        let of_event = Calls::new(desk, custody, type_::READY).of_event(record.event.as_deref());
+        of_event.about_found(&found).delete().await?;
     }
     Ok(())
 }
@@ -109,23 +159,31 @@ pub async fn leftovers(context: &Context, uid: Uuid, workspace: &str, plugin: &s
     context.ledgers.release(workspace, plugin, uid).await
 }
 
+/// Gives up all webhooks that are known.
 async fn give_up(context: &Context, custody: &Custody, why: &str) -> Result<(), Failure> {
-    let id = match &custody.webhook {
-        WebhookState::None => return Ok(()),
-        WebhookState::Creating => "unknown".to_owned(),
-        WebhookState::Registered { id } => id.clone(),
-    };
+    for record in &custody.webhooks {
+        note_left(context, custody, record, why).await?;
+    }
+    Ok(())
+}
+
+/// Records that a webhook may stay in the external system.
+///
+/// # Errors
+/// The API server failed.
+pub async fn note_left(context: &Context, custody: &Custody, record: &WebhookRecord, why: &str) -> Result<(), Failure> {
+    let id = record.id().unwrap_or("unknown");
     let plugin = &custody.accepted.plugin_ref.name;
-    let record = json!({
-        "namespace": custody.namespace, "name": custody.name, "plugin": plugin, "webhook": id, "why": why,
-        "parameters": custody.accepted.parameters,
+    let entry = json!({
+        "namespace": custody.namespace, "name": custody.name, "plugin": plugin, "webhook": id, "event": record.event,
+        "why": why, "parameters": custody.accepted.parameters,
     });
     let orphans = Api::<ConfigMap>::namespaced(context.client.clone(), &context.common.namespace);
     // One field of the map for each orphan, so that records do not overwrite each other.
-    let manager = format!("bellhop-orphan-{}", custody.uid);
+    let key = format!("{}.{}", custody.uid, &record.attempt.simple().to_string()[..8]);
+    let manager = format!("bellhop-orphan-{key}");
     let map = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ORPHANS},
-        "data": {custody.uid.to_string(): record.to_string()},
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ORPHANS}, "data": {key: entry.to_string()},
     });
     orphans.patch(ORPHANS, &PatchParams::apply(&manager).force(), &Patch::Apply(&map)).await?;
     let note = format!("webhook {id} of {plugin} may stay in the external system: {why}");
@@ -135,7 +193,7 @@ async fn give_up(context: &Context, custody: &Custody, why: &str) -> Result<(), 
 }
 
 /// The Subscription as what an event is about; it may be gone already.
-fn subject(custody: &Custody) -> Subscription {
+pub fn subject(custody: &Custody) -> Subscription {
     let mut subscription = Subscription::new(&custody.name, custody.accepted.clone());
     subscription.metadata.namespace = Some(custody.namespace.clone());
     subscription.metadata.uid = Some(custody.uid.to_string());

@@ -1,29 +1,47 @@
 //! What is said of a Subscription, computed without I/O.
 
-use super::Blocked;
+use super::blocked::{Outcome, Upkeep};
+use super::secrets::handed_over_name;
+use super::times::alarming;
 use crate::api::{
-    Address, AuthorizationStatus, Conditions, Is, Subscription, SubscriptionStatus, Webhook, WorkflowTrigger, reason,
-    type_,
+    Address, AuthorizationStatus, Conditions, Is, NameRef, Subscription, SubscriptionStatus, Webhook, WorkflowTrigger,
+    reason, type_,
 };
-use crate::controller::custody::{Custody, WebhookState};
+use crate::controller::authorization;
+use crate::controller::custody::Custody;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Most ids of webhooks that a message names.
+const MOST_NAMED: usize = 5;
+
+/// What a status is made of.
+pub struct Facts<'a> {
+    /// The object.
+    pub subscription: &'a Subscription,
+    /// What is stored of it, once it is accepted.
+    pub custody: Option<&'a Custody>,
+    /// How the last pass has ended.
+    pub outcome: &'a Outcome,
+    /// The callback URL, once there is one.
+    pub callback_url: Option<String>,
+    /// For OAuth: the link that a person follows to consent, if one is needed.
+    pub link: Option<String>,
+    /// Number of workflows that its events may start.
+    pub workflow_count: u32,
+    /// The time.
+    pub now: Time,
+}
+
 /// The status of a Subscription.
-///
-/// `blocked` is why the last pass has not come to its end, `callback_url` the callback URL once there is one.
-pub fn status(
-    subscription: &Subscription,
-    custody: Option<&Custody>,
-    blocked: Option<&Blocked>,
-    callback_url: Option<String>,
-    workflow_count: u32,
-    now: Time,
-) -> SubscriptionStatus {
+pub fn status(facts: &Facts) -> SubscriptionStatus {
+    let Facts { subscription, custody, outcome, .. } = *facts;
+    let blocked = outcome.blocked.as_ref();
     let old = subscription.status.clone().unwrap_or_default();
     let generation = subscription.metadata.generation;
-    let mut conditions = Conditions::new(&old.conditions, generation, now);
+    let mut conditions = Conditions::new(&old.conditions, generation, facts.now.clone());
     let at = |type_: &str| blocked.filter(|blocked| blocked.condition == type_);
     let mut milestone = |type_: &'static str, reached: Option<(&'static str, String)>| {
         match (at(type_), reached) {
@@ -36,25 +54,14 @@ pub fn status(
         type_::ACCEPTED,
         custody.map(|custody| (reason::ACCEPTED, format!("accepted with {} events", custody.events.len()))),
     );
-    milestone(
-        type_::AUTHORIZED,
-        custody.filter(|custody| !custody.credentials.is_empty()).map(|custody| {
-            let message = match &custody.account {
-                Some(account) => format!("token of {account}"),
-                None => "the credentials are in use".to_owned(),
-            };
-            (reason::AUTHORIZED, message)
-        }),
-    );
-    let webhook = custody.and_then(|custody| match &custody.webhook {
-        WebhookState::Registered { id } => Some(id.clone()),
-        _ => None,
-    });
-    milestone(type_::WEBHOOK_REGISTERED, webhook.as_ref().map(|id| (reason::REGISTERED, format!("webhook {id}"))));
+    milestone(type_::AUTHORIZED, custody.and_then(authorized));
+    let registered = custody.and_then(registered);
+    milestone(type_::WEBHOOK_REGISTERED, registered.clone());
 
+    let works = registered.is_some() && custody.is_some_and(Custody::has_secret);
     match blocked {
-        None if webhook.is_some() => {
-            conditions.set(type_::READY, Is::True, reason::READY, "events are received");
+        None if works => {
+            conditions.set(type_::READY, Is::True, reason::READY, ready_message(subscription));
         }
         None => {
             conditions.set(type_::READY, Is::False, reason::PROGRESSING, "being set up");
@@ -66,22 +73,131 @@ pub fn status(
             conditions.set(kind, Is::True, blocked.reason, blocked.message.clone());
         }
     }
+    if let Some((reason, message)) = custody.and_then(|custody| expiring(custody, outcome, &facts.now)) {
+        conditions.set(type_::EXPIRING, Is::True, reason, message);
+    }
+    // What was asked for, or begun, and is not done.
+    let open = outcome.troubles.iter().find(|trouble| matches!(trouble.upkeep, Upkeep::Rotation | Upkeep::Removal));
+    if let (None, Some(trouble)) = (blocked, open) {
+        conditions.set(type_::RECONCILING, Is::True, trouble.blocked.reason, trouble.blocked.message.clone());
+    }
+    let record = custody.map(|custody| &custody.authorization);
     SubscriptionStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
-        address: callback_url.map(|url| Address { url }),
+        address: facts.callback_url.clone().map(|url| Address { url }),
         authorization: Some(AuthorizationStatus {
             method: subscription.spec.authorization.method().to_owned(),
             account: custody.and_then(|custody| custody.account.clone()),
-            url: None,
-            client: None,
+            url: facts.link.clone(),
+            client: record.and_then(|record| record.client.as_ref()).map(|client| {
+                client.describe(subscription.metadata.namespace.as_deref().unwrap_or_default())
+            }),
         }),
-        webhooks: webhook.map(|id| Webhook { id, event: None, expires_at: None }).into_iter().collect(),
+        webhooks: custody.map(webhooks).unwrap_or_default(),
         events: custody.map(|custody| custody.events.clone()).unwrap_or_default(),
-        callback_secret_ref: None,
+        callback_secret_ref: custody.and_then(callback_secret_ref),
         last_request_time: None,
-        workflow_count: Some(workflow_count),
+        workflow_count: Some(facts.workflow_count),
     }
+}
+
+/// What is said when nothing is missing.
+pub fn ready_message(subscription: &Subscription) -> &'static str {
+    if subscription.spec.authorization.manual.is_some() {
+        "the callback URL is live"
+    } else {
+        "the webhook is registered; events are received"
+    }
+}
+
+fn authorized(custody: &Custody) -> Option<(&'static str, String)> {
+    let method = &custody.accepted.authorization;
+    if method.manual.is_some() {
+        return Some((reason::MANUAL, "nothing has to be authorized: a person makes the webhook".to_owned()));
+    }
+    let (confirmed, what) = match method.oauth2 {
+        Some(_) => (custody.verified == Some(custody.authorization.version), "grant"),
+        None => (!custody.credentials.is_empty(), "token"),
+    };
+    confirmed.then(|| {
+        let message = match &custody.account {
+            Some(account) => format!("{what} of {account}"),
+            None => "the credentials are in use".to_owned(),
+        };
+        (reason::AUTHORIZED, message)
+    })
+}
+
+fn registered(custody: &Custody) -> Option<(&'static str, String)> {
+    if custody.accepted.authorization.manual.is_some() {
+        let with_secret = match callback_secret_ref(custody) {
+            Some(secret) => format!(" and the key `secret` of the Secret {}", secret.name),
+            None => String::new(),
+        };
+        let message = format!("a person makes the webhook, with status.address.url{with_secret}");
+        return Some((reason::MANUAL, message));
+    }
+    let records: Vec<_> = custody.webhooks.iter().filter(|record| record.is_registered()).collect();
+    let per_event = records.iter().any(|record| record.event.is_some());
+    let complete = match per_event {
+        true => custody.events.iter().all(|event| records.iter().any(|record| record.event.as_ref() == Some(event))),
+        false => !records.is_empty(),
+    };
+    let ids: Vec<&str> = records.iter().filter_map(|record| record.id()).collect();
+    complete.then(|| {
+        let message = match ids.as_slice() {
+            [id] => format!("webhook {id}"),
+            ids if ids.len() <= MOST_NAMED => format!("webhooks {}", ids.join(", ")),
+            ids => format!("webhooks {} and {} more", ids[..MOST_NAMED].join(", "), ids.len() - MOST_NAMED),
+        };
+        (reason::REGISTERED, message)
+    })
+}
+
+/// Why the Subscription may soon receive nothing any more.
+fn expiring(custody: &Custody, outcome: &Outcome, now: &Time) -> Option<(&'static str, String)> {
+    let now = now.0.as_millisecond();
+    let renewals = outcome.troubles.iter().filter(|trouble| trouble.upkeep == Upkeep::Renewal);
+    for trouble in renewals {
+        let records = custody.of_event(trouble.event.as_deref()).filter(|record| record.is_registered());
+        for record in records.filter(|record| alarming(record).is_some_and(|at| at <= now)) {
+            let end = record.expires_at.and_then(time).map(|end| end.0.to_string()).unwrap_or_default();
+            let id = record.id().unwrap_or_default();
+            let message =
+                format!("webhook {id} expires at {end} and could not be renewed so far: {}", trouble.blocked.message);
+            return Some((reason::RENEWAL_FAILED, message));
+        }
+    }
+    authorization::expiring(&custody.authorization, now).map(|message| (reason::RENEWAL_FAILED, message))
+}
+
+/// The webhooks that exist, those in use first. The API server wants each id once.
+fn webhooks(custody: &Custody) -> Vec<Webhook> {
+    let mut records: Vec<_> = custody.webhooks.iter().filter(|record| record.id().is_some()).collect();
+    records.sort_by_key(|record| !record.is_registered());
+    let mut seen = HashSet::new();
+    records
+        .into_iter()
+        .filter_map(|record| Some((record.id()?, record)))
+        .filter(|(id, _)| seen.insert(*id))
+        .map(|(id, record)| Webhook {
+            id: id.to_owned(),
+            event: record.event.clone(),
+            expires_at: record.expires_at.and_then(time),
+        })
+        .collect()
+}
+
+/// A time in whole seconds, as Kubernetes writes it.
+fn time(millis: i64) -> Option<Time> {
+    Timestamp::from_second(millis.div_euclid(1000)).ok().map(Time)
+}
+
+/// The Secret of the workspace that holds the callback secret, for a webhook that is made by hand.
+fn callback_secret_ref(custody: &Custody) -> Option<NameRef> {
+    let manual = custody.accepted.authorization.manual.as_ref()?;
+    manual.secret_ref.clone().or_else(|| handed_over_name(custody).map(|name| NameRef { name }))
 }
 
 /// Number of distinct pairs of runner and workflow among these triggers that are published.

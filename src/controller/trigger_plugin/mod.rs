@@ -2,8 +2,10 @@
 
 use super::subscription::Blocked;
 use super::watch::{Changes, stream};
-use super::{Context, Failure, uid_of};
-use crate::api::{Conditions, FINALIZER, Is, Subscription, TriggerPlugin, TriggerPluginStatus, reason, type_};
+use super::{Context, Failure, authorization, uid_of};
+use crate::api::{
+    Conditions, FINALIZER, Is, OAuth2Grant, Subscription, TriggerPlugin, TriggerPluginStatus, reason, type_,
+};
 use crate::plugin::Mistake;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -48,7 +50,8 @@ async fn reconcile(plugin: Arc<TriggerPlugin>, context: Arc<Context>) -> Result<
 
 async fn keep(context: &Context, plugin: &TriggerPlugin) -> Result<Action, Failure> {
     let users = users(context, &plugin.name_any());
-    let status = status(plugin, &users, context.plugins.compile(plugin).err().as_deref(), Time(Timestamp::now()));
+    let mut status = status(plugin, &users, context.plugins.compile(plugin).err().as_deref(), Time(Timestamp::now()));
+    status.oauth_redirect_url = redirect_url(plugin, &context.options.public_url);
     if plugin.status.as_ref() != Some(&status) {
         let api = Api::<TriggerPlugin>::all(context.client.clone());
         context.apply_status(FIELD_MANAGER, &api, plugin, &status).await?;
@@ -99,6 +102,13 @@ fn status(plugin: &TriggerPlugin, users: &[String], mistakes: Option<&Vec<Mistak
         subscription_count: Some(u32::try_from(users.len()).unwrap_or(u32::MAX)),
         oauth_redirect_url: None,
     }
+}
+
+/// The redirect URL to register for an OAuth client, where a person's browser comes back by it.
+fn redirect_url(plugin: &TriggerPlugin, public_url: &url::Url) -> Option<String> {
+    let oauth2 = plugin.spec.authorization.oauth2.as_ref()?;
+    let by_browser = oauth2.grant == OAuth2Grant::AuthorizationCode;
+    by_browser.then(|| authorization::redirect_url(public_url).to_string())
 }
 
 /// Makes sure that the plugin stays as long as a Subscription needs it to delete its webhook.

@@ -1,0 +1,219 @@
+//! Which OAuth client a Subscription gets, and what is in its Secret.
+//!
+//! A Secret's metadata is read first: the content of one that does not say that it is for the plugin is never asked for.
+
+use super::record::{AuthorizationRecord, PinnedClient};
+use crate::api::{CREDENTIALS_FOR_LABEL, DEFAULT_CLIENT_ANNOTATION, OAuth2Authorization, reason, type_};
+use crate::controller::{Blocked, Failure};
+use crate::plugin::Plugin;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Keys of a Secret with an OAuth client.
+const CLIENT_ID: &str = "clientID";
+const CLIENT_SECRET: &str = "clientSecret";
+/// Most Secrets for one plugin that are looked through for a workspace's default.
+const MOST_SECRETS: u32 = 500;
+
+/// Reads OAuth clients. Every read asks the API server.
+#[derive(Clone)]
+pub struct Clients {
+    client: kube::Client,
+    namespace: String,
+}
+
+/// What is in a client's Secret.
+struct Content {
+    id: String,
+    secret: String,
+}
+
+impl Clients {
+    /// The plugins' default clients are in `namespace`, Bellhop's own.
+    pub fn new(client: kube::Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
+    /// Chooses the client of a Subscription: the one that it names, else the workspace's default for the plugin, else the
+    /// plugin's default, if the parameters lead to one of its origins.
+    ///
+    /// # Errors
+    /// [`Failure::Blocked`] says which client is missing and how to add it, or what is wrong with its Secret; the API
+    /// server failed.
+    pub async fn choose(
+        &self,
+        workspace: &str,
+        wanted: &OAuth2Authorization,
+        parameters: &Map<String, Value>,
+        plugin: &Plugin,
+    ) -> Result<AuthorizationRecord, Failure> {
+        let client = if let Some(named) = &wanted.client_secret_ref {
+            PinnedClient::Named { secret: named.name.clone() }
+        } else if let Some(secret) = self.workspace_default(workspace, plugin).await? {
+            PinnedClient::WorkspaceDefault { secret }
+        } else if plugin.oauth2().is_some_and(|oauth2| oauth2.default_client.is_some()) {
+            PinnedClient::PluginDefault
+        } else {
+            let message = format!(
+                "spec.authorization.oauth2: there is no OAuth client for the plugin \"{0}\": {1}, or ask the \
+                 administrator for a default client of the plugin",
+                plugin.name(),
+                how_to_add(workspace, plugin)
+            );
+            return Err(Blocked::waiting(type_::ACCEPTED, reason::CLIENT_NOT_FOUND, message).into());
+        };
+        let Content { id, secret } = self.content(&client, workspace, parameters, plugin).await?;
+        let client = Some(client);
+        Ok(AuthorizationRecord { client, client_id: id, client_secret: secret, ..AuthorizationRecord::default() })
+    }
+
+    /// Reads the pinned client again, because its secret may have been replaced, and puts it into the record. What cannot
+    /// be read any more is used as it was read last: deletion has to go on without the workspace.
+    ///
+    /// # Errors
+    /// [`Failure::Blocked`] if the client may not be used with these parameters any more; the API server failed.
+    pub async fn read_again(
+        &self,
+        record: &mut AuthorizationRecord,
+        workspace: &str,
+        parameters: &Map<String, Value>,
+        plugin: &Plugin,
+    ) -> Result<(), Failure> {
+        let Some(client) = &record.client else { return Ok(()) };
+        match self.content(client, workspace, parameters, plugin).await {
+            Ok(Content { id, secret }) => (record.client_id, record.client_secret) = (id, secret),
+            Err(Failure::Blocked(blocked)) if blocked.reason != reason::CLIENT_NOT_ALLOWED => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    async fn content(
+        &self,
+        client: &PinnedClient,
+        workspace: &str,
+        parameters: &Map<String, Value>,
+        plugin: &Plugin,
+    ) -> Result<Content, Failure> {
+        match client {
+            PinnedClient::Named { secret } => {
+                self.read("spec.authorization.oauth2.clientSecretRef.name", workspace, secret, plugin).await
+            }
+            PinnedClient::WorkspaceDefault { secret } => {
+                self.read("the workspace's default OAuth client", workspace, secret, plugin).await
+            }
+            PinnedClient::PluginDefault => {
+                let default = plugin.oauth2().and_then(|oauth2| oauth2.default_client.as_ref());
+                let Some(default) = default else {
+                    let message = format!("the plugin \"{}\" has no default OAuth client any more", plugin.name());
+                    return Err(Blocked::waiting(type_::ACCEPTED, reason::CLIENT_NOT_FOUND, message).into());
+                };
+                // A user chooses the parameters, and must not be able to have the client's secret sent elsewhere.
+                let allowed = plugin.default_client_allowed(parameters).map_err(|error| {
+                    Blocked::stalled(type_::ACCEPTED, reason::CLIENT_NOT_ALLOWED, format!("spec.parameters: {error}"))
+                })?;
+                if !allowed {
+                    let message = format!(
+                        "spec.parameters: the default OAuth client of the plugin \"{}\" may be used with {} only; for another \
+                         system, {}",
+                        plugin.name(),
+                        default.origins.join(", "),
+                        how_to_add(workspace, plugin)
+                    );
+                    return Err(Blocked::waiting(type_::ACCEPTED, reason::CLIENT_NOT_ALLOWED, message).into());
+                }
+                let field = format!(
+                    "TriggerPlugin \"{}\": spec.authorization.oauth2.defaultClient.secretRef.name",
+                    plugin.name()
+                );
+                self.read(&field, &self.namespace, &default.secret_ref.name, plugin).await
+            }
+        }
+    }
+
+    /// The name of the Secret that is marked as the workspace's default for the plugin.
+    async fn workspace_default(&self, workspace: &str, plugin: &Plugin) -> Result<Option<String>, Failure> {
+        let api = Api::<Secret>::namespaced(self.client.clone(), workspace);
+        let params =
+            ListParams::default().labels(&format!("{CREDENTIALS_FOR_LABEL}={}", plugin.name())).limit(MOST_SECRETS);
+        let found = api.list_metadata(&params).await?;
+        let is_default = |annotations: &BTreeMap<String, String>| {
+            annotations.get(DEFAULT_CLIENT_ANNOTATION).is_some_and(|value| value == "true")
+        };
+        let mut defaults: Vec<_> = found
+            .items
+            .iter()
+            .filter(|secret| is_default(secret.annotations()))
+            .map(|secret| secret.name_any())
+            .collect();
+        defaults.sort();
+        if defaults.len() > 1 {
+            let message = format!(
+                "spec.authorization.oauth2: the namespace {workspace} has several default OAuth clients for the plugin \
+                 \"{}\": the Secrets {}; leave the annotation {DEFAULT_CLIENT_ANNOTATION} on one of them",
+                plugin.name(),
+                defaults.join(", ")
+            );
+            return Err(Blocked::waiting(type_::ACCEPTED, reason::CLIENT_AMBIGUOUS, message).into());
+        }
+        Ok(defaults.pop())
+    }
+
+    /// Reads one Secret. `field` is what names it, for people.
+    async fn read(&self, field: &str, namespace: &str, name: &str, plugin: &Plugin) -> Result<Content, Failure> {
+        let blocked = |reason, message| Err(Blocked::waiting(type_::ACCEPTED, reason, message).into());
+        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let is_for_plugin = |labels: &BTreeMap<String, String>| {
+            labels.get(CREDENTIALS_FOR_LABEL).is_some_and(|value| value == plugin.name())
+        };
+        let Some(metadata) = api.get_metadata_opt(name).await? else {
+            let message = format!("{field}: there is no Secret \"{name}\" in the namespace {namespace}");
+            return blocked(reason::SECRET_NOT_FOUND, message);
+        };
+        let secret = if is_for_plugin(metadata.labels()) { api.get_opt(name).await? } else { None };
+        let Some(secret) = secret.filter(|secret| is_for_plugin(secret.labels())) else {
+            let message = format!(
+                "{field}: the Secret \"{name}\" in the namespace {namespace} is not meant for this plugin; add the label \
+                 {CREDENTIALS_FOR_LABEL}={} to it",
+                plugin.name()
+            );
+            return blocked(reason::SECRET_NOT_LABELLED, message);
+        };
+        let data = secret.data.unwrap_or_default();
+        let value = |key: &str| {
+            let text = data.get(key).and_then(|value| std::str::from_utf8(&value.0).ok()).map(str::trim);
+            text.filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        match (value(CLIENT_ID), value(CLIENT_SECRET)) {
+            (Some(id), Some(secret)) => Ok(Content { id, secret }),
+            (id, secret) => {
+                let missing: Vec<_> = [(CLIENT_ID, id), (CLIENT_SECRET, secret)]
+                    .into_iter()
+                    .filter_map(|(key, value)| value.is_none().then(|| format!("`{key}`")))
+                    .collect();
+                let found = match data.len() {
+                    0 => "no keys".to_owned(),
+                    _ => format!("the keys {}", data.keys().cloned().collect::<Vec<_>>().join(", ")),
+                };
+                let message = format!(
+                    "{field}: the Secret \"{name}\" in the namespace {namespace} must have text under {}; it has {found}",
+                    missing.join(" and ")
+                );
+                blocked(reason::SECRET_KEY_MISSING, message)
+            }
+        }
+    }
+}
+
+fn how_to_add(workspace: &str, plugin: &Plugin) -> String {
+    format!(
+        "register one in the external system with the redirect URL that `kubectl get triggerplugin {0} -o \
+         jsonpath='{{.status.oauthRedirectURL}}'` shows, and store it in the namespace {workspace} as a Secret with \
+         {CLIENT_ID}, {CLIENT_SECRET}, the label {CREDENTIALS_FOR_LABEL}={0} and the annotation \
+         {DEFAULT_CLIENT_ANNOTATION}=true",
+        plugin.name()
+    )
+}

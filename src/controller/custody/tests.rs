@@ -1,0 +1,141 @@
+//! What a custody remembers, and what older versions have written.
+
+use super::document::parse;
+use super::*;
+use serde_json::{Value, json};
+
+/// As the first version wrote it, with what follows `account`.
+fn recorded(rest: &str) -> String {
+    let begin = concat!(
+        r#"{"uid":"5a2b1f0e-0c3d-4e7f-9a52-61f4f4b3a001","namespace":"team-a","name":"acme-web","#,
+        r#""accepted":{"pluginRef":{"name":"gitea"},"parameters":{"baseURL":"http://127.0.0.1:3000","owner":"acme","#,
+        r#""repository":"web"},"authorization":{"apiKey":{"secretRef":{"name":"gitea-token"}}}},"#,
+        r#""events":["push","issues"],"token":"Zk3dO2Jr8eY","callbackSecret":"c2VjcmV0","#,
+        r#""credentials":{"token":"abc"},"account":"acme-bot""#,
+    );
+    format!("{begin}{rest}}}")
+}
+
+#[test]
+fn what_the_first_version_wrote_is_read() {
+    let registered = parse(recorded(r#","webhook":{"registered":{"id":"17"}}"#).as_bytes()).unwrap();
+    assert_eq!((&*registered.callback_secret, &*registered.token), ("c2VjcmV0", "Zk3dO2Jr8eY"));
+    assert_eq!(registered.secret_origin, SecretOrigin::Generated);
+    assert_eq!(registered.account.as_deref(), Some("acme-bot"));
+    assert_eq!(registered.webhooks.len(), 1);
+    assert_eq!((registered.webhooks[0].id(), registered.webhooks[0].event.as_deref()), (Some("17"), None));
+    assert!(registered.is_registered(&[None]));
+
+    let creating = parse(recorded(r#","webhook":"creating""#).as_bytes()).unwrap();
+    assert_eq!(creating.webhooks.len(), 1);
+    assert_eq!(creating.webhooks[0].state, WebhookState::Creating);
+    for nothing in [r#","webhook":"none""#, ""] {
+        assert_eq!(parse(recorded(nothing).as_bytes()).unwrap().webhooks, []);
+    }
+    // Each reading gives the same, and what is written again is what is read again.
+    let again = parse(&serde_json::to_vec(&registered).unwrap()).unwrap();
+    assert_eq!(again, registered);
+    let text: Value = serde_json::to_value(&registered).unwrap();
+    assert!(text.get("webhook").is_none(), "{text}");
+}
+
+pub fn custody(origin: SecretOrigin) -> Custody {
+    let mut custody = parse(recorded("").as_bytes()).unwrap();
+    custody.secret_origin = origin;
+    if origin == SecretOrigin::External {
+        custody.callback_secret.clear();
+    }
+    custody
+}
+
+fn registered(id: &str) -> WebhookRecord {
+    WebhookRecord { state: WebhookState::Registered { id: id.to_owned() }, ..WebhookRecord::creating(None) }
+}
+
+#[test]
+fn the_callback_name_follows_from_the_token_and_does_not_tell_it() {
+    let name = custody(SecretOrigin::Generated).callback_name();
+    assert_eq!(name.len(), "bellhop-".len() + 16);
+    assert_eq!(name, custody(SecretOrigin::External).callback_name());
+    assert!(!name.contains("Zk3dO2Jr8eY"));
+}
+
+#[test]
+fn a_secret_is_captured_once() {
+    let mut external = custody(SecretOrigin::External);
+    assert!(!external.has_secret());
+    assert_eq!(external.capture_secret(""), Capture::Refused);
+    assert_eq!(external.capture_secret("theirs"), Capture::Stored);
+    assert_eq!(external.capture_secret("theirs"), Capture::Same);
+    assert_eq!(external.capture_secret("another"), Capture::Refused);
+    assert_eq!(external.secrets(), ["theirs"]);
+    let mut generated = custody(SecretOrigin::Generated);
+    assert_eq!(generated.capture_secret("theirs"), Capture::Refused);
+    assert_eq!(generated.secrets(), ["c2VjcmV0"]);
+}
+
+#[test]
+fn while_a_webhook_is_replaced_the_secrets_of_both_are_accepted() {
+    let mut custody = custody(SecretOrigin::External);
+    let (old, new) = (registered("1"), WebhookRecord::creating(None));
+    let (old_attempt, new_attempt) = (old.attempt, new.attempt);
+    custody.webhooks.push(old);
+    custody.capture_secret("first");
+    custody.webhooks.push(new);
+    custody.await_secret();
+    assert_eq!(custody.secrets(), ["first"], "the old webhook goes on");
+    assert_eq!(custody.capture_secret("first"), Capture::Same);
+    assert_eq!(custody.capture_secret("second"), Capture::Stored);
+    assert_eq!(custody.secrets(), ["second", "first"]);
+
+    let mut refused = custody.clone();
+    refused.forget(new_attempt, None);
+    refused.stop_awaiting_secret();
+    assert_eq!(refused.secrets(), ["first"], "a create call that was refused leaves nothing behind");
+
+    custody.webhook_mut(new_attempt).unwrap().state = WebhookState::Created { id: "2".into() };
+    custody.complete(new_attempt);
+    assert!(custody.webhook(old_attempt).unwrap().is_retiring());
+    custody.forget(old_attempt, Some(500));
+    assert_eq!(custody.secrets(), ["second", "first"], "for what is still under way");
+    custody.drop_retired(500);
+    assert_eq!(custody.secrets(), ["second"]);
+}
+
+#[test]
+fn a_rotated_secret_is_accepted_until_every_webhook_has_the_new_one_and_the_grace_is_over() {
+    let mut custody = custody(SecretOrigin::Generated);
+    custody.replace_secret("new".into(), None);
+    assert_eq!((custody.secrets(), custody.secret_version), (vec!["new".to_owned(), "c2VjcmV0".to_owned()], 1));
+    custody.drop_retired(i64::MAX);
+    assert_eq!(custody.secrets().len(), 2, "until further notice");
+    custody.end_rotation(1000);
+    custody.end_rotation(9000);
+    custody.drop_retired(999);
+    assert_eq!(custody.secrets().len(), 2);
+    custody.drop_retired(1000);
+    assert_eq!(custody.secrets(), ["new"]);
+}
+
+#[test]
+fn old_secrets_do_not_pile_up() {
+    let mut custody = custody(SecretOrigin::Given);
+    for n in 0..100 {
+        custody.replace_secret(format!("secret-{n}"), Some(n));
+    }
+    assert!(custody.secrets().len() <= 9, "{}", custody.secrets().len());
+    assert_eq!(custody.secrets()[0], "secret-99");
+    assert!(custody.secrets().contains(&"secret-98".to_owned()), "the oldest are refused");
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    let mut custody = custody(SecretOrigin::Generated);
+    custody.webhooks.push(WebhookRecord { secret: Some("theirs".into()), ..registered("1") });
+    custody.replace_secret("new".into(), None);
+    let text = format!("{custody:?} {:?} {:?}", custody.webhooks, custody.previous_secrets);
+    for secret in ["theirs", "c2VjcmV0", "new", "abc", "Zk3dO2Jr8eY"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    assert!(json!(custody).to_string().contains("theirs"));
+}

@@ -1,0 +1,137 @@
+//! Takes a Subscription in: a slot, its custody, its route.
+
+use super::desk::Desk;
+use super::calls::{self, Calls};
+use super::{Blocked, oauth};
+use crate::api::{ROTATE_ANNOTATION, Subscription, reason, type_};
+use crate::controller::custody::{Custody, SecretOrigin, Stored};
+use crate::controller::slots::{Decision, Waiting, decide};
+use crate::controller::{Context, Failure, installation, uid_of};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Takes a slot and stores the custody.
+///
+/// # Errors
+/// [`Failure::Blocked`] if the cap is reached, or there is no OAuth client; [`Failure::Conflict`] if others took slots at
+/// the same moment.
+pub async fn accept(
+    desk: &Desk<'_>,
+    subscription: &Subscription,
+    events: Vec<String>,
+    origin: SecretOrigin,
+) -> Result<Stored, Failure> {
+    let (context, plugin) = (desk.context, desk.plugin.name());
+    let (namespace, uid) = (subscription.namespace().unwrap_or_default(), uid_of(subscription)?);
+    let authorization = oauth::choose_client(desk, subscription).await?;
+    {
+        // Within one process, one after the other, so that eleven at once do not run into eleven conflicts.
+        let _turn = context.accepting.lock().await;
+        let mut ledger = context.ledgers.get(&namespace, plugin).await?;
+        let waiting = waiting(context, &namespace, plugin, uid).await?;
+        let cap = context.options.max_subscriptions;
+        match decide(ledger.holders.keys(), &waiting, cap, uid) {
+            Decision::Held => {}
+            Decision::Take => {
+                ledger.holders.insert(uid, subscription.name_any());
+                context.ledgers.put(&namespace, plugin, &ledger).await?;
+            }
+            Decision::Full => {
+                let names = ledger.holders.values().cloned().collect::<Vec<_>>().join(", ");
+                let message = format!(
+                    "{} of {cap} Subscriptions of the plugin \"{plugin}\" in the namespace {namespace} are taken ({names}); \
+                     this one is accepted when one of them is deleted",
+                    ledger.holders.len()
+                );
+                return Err(Blocked::stalled(type_::ACCEPTED, reason::QUOTA_EXCEEDED, message).into());
+            }
+        }
+    }
+    let name = subscription.name_any();
+    let custody = Custody {
+        uid,
+        token: context.key.token(&namespace, &name, plugin),
+        namespace,
+        name,
+        accepted: subscription.spec.clone(),
+        events,
+        callback_secret: match origin {
+            SecretOrigin::Generated | SecretOrigin::NotNeeded => installation::random_secret(),
+            SecretOrigin::Given | SecretOrigin::External => String::new(),
+        },
+        secret_origin: origin,
+        secret_version: 0,
+        previous_secrets: Vec::new(),
+        // The secret is new already.
+        rotated: subscription.annotations().get(ROTATE_ANNOTATION).cloned(),
+        credentials: BTreeMap::new(),
+        account: None,
+        authorization,
+        verified: None,
+        setup: BTreeMap::new(),
+        prepared: 0,
+        webhooks: Vec::new(),
+        repaired: None,
+    };
+    context.vault.create(custody).await
+}
+
+/// The Subscriptions of this plugin and namespace, as the API server lists them now, that may want a slot.
+async fn waiting(context: &Context, namespace: &str, plugin: &str, me: Uuid) -> Result<Vec<Waiting>, Failure> {
+    let api = Api::<Subscription>::namespaced(context.client.clone(), namespace);
+    let list = api.list(&ListParams::default().fields(&format!("spec.pluginRef.name={plugin}"))).await?;
+    // What was in the way of the one that asks is so no longer, whatever its status says.
+    let is_me = |other: &&Subscription| uid_of(*other).is_ok_and(|uid| uid == me);
+    Ok(list.items.iter().filter(|other| is_me(other) || wants_slot(other)).filter_map(rank).collect())
+}
+
+/// One that is refused for another reason than the cap does not hold up those behind it.
+fn wants_slot(subscription: &Subscription) -> bool {
+    let accepted = subscription.status.as_ref().and_then(|status| {
+        status.conditions.iter().find(|condition| condition.type_ == type_::ACCEPTED && condition.status == "False")
+    });
+    subscription.metadata.deletion_timestamp.is_none()
+        && accepted.is_none_or(|condition| condition.reason == reason::QUOTA_EXCEEDED)
+}
+
+fn rank(subscription: &Subscription) -> Option<Waiting> {
+    let created = subscription.metadata.creation_timestamp.as_ref()?.0.as_second();
+    Some(Waiting { created, uid: uid_of(subscription).ok()? })
+}
+
+/// Publishes the route and waits until every ready replica of the ingress serves it.
+///
+/// # Errors
+/// [`Failure::Blocked`] if one does not serve it within ten seconds; the API server failed.
+pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure> {
+    let route = calls::route(custody);
+    let namespace = &context.common.ingress_namespace;
+    let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    let secret = route.to_secret(namespace);
+    let params = PatchParams::apply(super::FIELD_MANAGER).force();
+    api.patch(&secret.name_any(), &params, &Patch::Apply(&secret)).await?;
+    let confirmed = context.replicas.confirmed(&route).await;
+    confirmed.map_err(|why| Blocked::retrying(type_::READY, reason::ROUTE_NOT_LIVE, why).into())
+}
+
+
+/// Asks the external system whether the credentials are good, and stores them as confirmed.
+///
+/// # Errors
+/// [`Failure::Blocked`] with the external system's own words if they are not.
+pub async fn authorize(
+    desk: &Desk<'_>,
+    stored: &Stored,
+    credentials: &BTreeMap<String, String>,
+) -> Result<Stored, Failure> {
+    let tried = Custody { credentials: credentials.clone(), ..stored.custody.clone() };
+    let account = Calls::new(desk, &tried, type_::AUTHORIZED).verify().await?;
+    let store = |custody: &mut Custody| {
+        custody.credentials.clone_from(credentials);
+        custody.account.clone_from(&account);
+    };
+    desk.context.vault.record(stored, store).await
+}

@@ -1,0 +1,179 @@
+//! Secrets of the workspace: credentials and signing secrets that a user has put there, and those that Bellhop puts there.
+
+use super::Blocked;
+use super::plan::Given;
+use crate::api::{CREDENTIALS_FOR_LABEL, Subscription, reason, type_};
+use crate::controller::custody::{Custody, SecretOrigin};
+use crate::controller::{Context, Failure};
+use crate::plugin::Plugin;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Resource, ResourceExt};
+use std::collections::BTreeMap;
+
+/// Key of a signing secret, in Secrets of users and of Bellhop.
+const KEY: &str = "secret";
+
+/// Reads the Secret that a Subscription names; nothing if it names none.
+///
+/// # Errors
+/// The API server failed.
+pub async fn given(context: &Context, subscription: &Subscription, plugin: &Plugin) -> Result<Option<Given>, Failure> {
+    let authorization = &subscription.spec.authorization;
+    let namespace = subscription.namespace().unwrap_or_default();
+    let read = if let Some(method) = &authorization.api_key {
+        read_credentials(context, &namespace, &method.secret_ref.name, plugin).await
+    } else if let Some(secret) = authorization.manual.as_ref().and_then(|manual| manual.secret_ref.as_ref()) {
+        let named = Named { field: "spec.authorization.manual.secretRef.name", condition: type_::READY };
+        named.read(context, &namespace, &secret.name, plugin.name(), &[KEY.to_owned()]).await
+    } else {
+        return Ok(None);
+    };
+    match read {
+        Ok(values) => Ok(Some(Ok(values))),
+        Err(Failure::Blocked(blocked)) => Ok(Some(Err(*blocked))),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Reads the Secret with credentials that a Subscription names.
+///
+/// # Errors
+/// [`Failure::Blocked`] says what is wrong with the Secret; the API server failed.
+pub async fn read_credentials(
+    context: &Context,
+    namespace: &str,
+    secret_name: &str,
+    plugin: &Plugin,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let named = Named { field: "spec.authorization.apiKey.secretRef.name", condition: type_::AUTHORIZED };
+    named.read(context, namespace, secret_name, plugin.name(), plugin.credential_keys()).await
+}
+
+/// A Secret that a field names.
+struct Named {
+    field: &'static str,
+    condition: &'static str,
+}
+
+impl Named {
+    /// Reads these keys. The Secret's metadata is read first: the content of one that is not meant for this plugin is never
+    /// asked for.
+    async fn read(
+        &self,
+        context: &Context,
+        namespace: &str,
+        secret_name: &str,
+        plugin: &str,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let field = self.field;
+        let blocked = |reason, message| Err(Blocked::waiting(self.condition, reason, message).into());
+        let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+        let is_for_plugin = |labels: &BTreeMap<String, String>| {
+            labels.get(CREDENTIALS_FOR_LABEL).is_some_and(|value| value == plugin)
+        };
+        let Some(metadata) = api.get_metadata_opt(secret_name).await? else {
+            let message = format!("{field}: there is no Secret \"{secret_name}\" in the namespace {namespace}");
+            return blocked(reason::SECRET_NOT_FOUND, message);
+        };
+        let secret = if is_for_plugin(metadata.labels()) { api.get_opt(secret_name).await? } else { None };
+        let Some(secret) = secret.filter(|secret| is_for_plugin(secret.labels())) else {
+            let message = format!(
+                "{field}: the Secret \"{secret_name}\" is not meant for this plugin; \
+                 add the label {CREDENTIALS_FOR_LABEL}={plugin} to it"
+            );
+            return blocked(reason::SECRET_NOT_LABELLED, message);
+        };
+        let data = secret.data.unwrap_or_default();
+        let mut values = BTreeMap::new();
+        for key in keys {
+            let value = data.get(key).and_then(|value| std::str::from_utf8(&value.0).ok()).map(str::trim);
+            let Some(value) = value.filter(|value| !value.is_empty()) else {
+                let found = match data.len() {
+                    0 => "no keys".to_owned(),
+                    _ => format!("the keys {}", data.keys().cloned().collect::<Vec<_>>().join(", ")),
+                };
+                let message = format!(
+                    "{field}: the Secret \"{secret_name}\" must have text under the key `{key}`; it has {found}"
+                );
+                return blocked(reason::SECRET_KEY_MISSING, message);
+            };
+            values.insert(key.clone(), value.to_owned());
+        }
+        Ok(values)
+    }
+}
+
+/// Name of the Secret with the signing secret for the person who makes the webhook by hand; nothing if there is none,
+/// because the secret is the user's own, or the external system's.
+pub fn handed_over_name(custody: &Custody) -> Option<String> {
+    let by_hand = custody.accepted.authorization.manual.is_some();
+    if !by_hand || custody.secret_origin != SecretOrigin::Generated {
+        return None;
+    }
+    let name = format!("{}-callback-secret", custody.name);
+    // A name has 253 characters at most.
+    Some(if name.len() <= 253 { name } else { format!("callback-secret-{}", custody.uid) })
+}
+
+/// Whether the Secret of the workspace holds the callback secret.
+///
+/// # Errors
+/// The API server failed.
+pub async fn is_handed_over(context: &Context, custody: &Custody) -> Result<bool, Failure> {
+    let Some(name) = handed_over_name(custody) else { return Ok(true) };
+    let api = Api::<Secret>::namespaced(context.client.clone(), &custody.namespace);
+    if !api.get_metadata_opt(&name).await?.is_some_and(|secret| belongs_to(&secret, custody)) {
+        return Ok(false);
+    }
+    let secret = api.get_opt(&name).await?.filter(|secret| belongs_to(secret, custody));
+    let value = secret.and_then(|secret| secret.data?.remove(KEY));
+    Ok(value.is_some_and(|value| value.0 == custody.callback_secret.as_bytes()))
+}
+
+/// Puts the callback secret into a Secret of the workspace, which goes with the Subscription.
+///
+/// It has the label of credentials, so that it is noticed when somebody changes or deletes it.
+///
+/// # Errors
+/// [`Failure::Blocked`] if there is a Secret with this name that is somebody else's; the API server failed.
+pub async fn hand_over(context: &Context, subscription: &Subscription, custody: &Custody) -> Result<(), Failure> {
+    let Some(name) = handed_over_name(custody) else { return Ok(()) };
+    let api = Api::<Secret>::namespaced(context.client.clone(), &custody.namespace);
+    let plugin = custody.accepted.plugin_ref.name.clone();
+    let mut secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            labels: Some(BTreeMap::from([(CREDENTIALS_FOR_LABEL.to_owned(), plugin)])),
+            owner_references: Some(subscription.owner_ref(&()).into_iter().collect()),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(KEY.to_owned(), ByteString(custody.callback_secret.clone().into_bytes()))])),
+        ..Secret::default()
+    };
+    let existing = api.get_metadata_opt(&name).await?;
+    match existing {
+        None => {
+            api.create(&PostParams::default(), &secret).await?;
+        }
+        Some(existing) if belongs_to(&existing, custody) => {
+            secret.metadata.resource_version = existing.metadata.resource_version;
+            api.replace(&name, &PostParams::default(), &secret).await?;
+        }
+        Some(_) => {
+            let message = format!(
+                "the Secret \"{name}\" exists and does not belong to this Subscription; delete it, or give it another \
+                 name, because the signing secret has to go there"
+            );
+            return Err(Blocked::waiting(type_::READY, reason::SECRET_EXISTS, message).into());
+        }
+    }
+    Ok(())
+}
+
+fn belongs_to<K: Resource>(object: &K, custody: &Custody) -> bool {
+    let uid = custody.uid.to_string();
+    object.meta().owner_references.iter().flatten().any(|owner| owner.uid == uid)
+}
