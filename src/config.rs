@@ -40,6 +40,10 @@ pub struct Common {
     /// every port; may be repeated or separated by commas
     #[arg(long = "allow-runner-origin", env = "BELLHOP_ALLOW_RUNNER_ORIGINS", value_delimiter = ',')]
     pub allow_runner_origins: Vec<String>,
+
+    /// Shortest time between two changes of a Subscription's status.lastRequestTime
+    #[arg(long, env = "BELLHOP_ACTIVITY_INTERVAL", default_value = "60s", value_parser = duration)]
+    pub activity_interval: Duration,
 }
 
 impl Common {
@@ -95,6 +99,31 @@ pub struct Controller {
     /// 0.01 to 1000
     #[arg(long, env = "BELLHOP_EXTERNAL_CALLS_PER_SECOND", default_value_t = 10.0, value_parser = rate)]
     pub external_calls_per_second: f64,
+
+    /// Address of the internal listener (TLS): what the API server and the ingress ask the controller
+    #[arg(long, env = "BELLHOP_INTERNAL_LISTEN", default_value = "127.0.0.1:9443")]
+    pub internal_listen: SocketAddr,
+
+    /// DNS name or address under which the internal listener is reached; may be repeated or separated by commas; left
+    /// out: bellhop-internal.<namespace>.svc; localhost, 127.0.0.1 and ::1 are always among them
+    #[arg(long = "internal-name", env = "BELLHOP_INTERNAL_NAMES", value_delimiter = ',')]
+    pub internal_names: Vec<String>,
+
+    /// How long the authority of the internal listener's certificate is valid; a new one is made when two thirds are over
+    #[arg(long, env = "BELLHOP_AUTHORITY_LIFE", default_value = "87600h", value_parser = duration)]
+    pub authority_life: Duration,
+
+    /// How long the internal listener's certificate is valid; it is renewed when two thirds are over
+    #[arg(long, env = "BELLHOP_CERTIFICATE_LIFE", default_value = "2160h", value_parser = duration)]
+    pub certificate_life: Duration,
+
+    /// ValidatingWebhookConfiguration that is told the authority of the internal listener's certificate; left out: none
+    #[arg(long, env = "BELLHOP_ADMISSION_CONFIGURATION")]
+    pub admission_configuration: Option<String>,
+
+    /// Most changes a minute of status.lastRequestTime, of all Subscriptions together; 0: it is not written
+    #[arg(long, env = "BELLHOP_ACTIVITY_WRITES", default_value_t = 600)]
+    pub activity_writes: u32,
 }
 
 impl Controller {
@@ -194,6 +223,11 @@ pub struct IngressOptions {
     /// What the ingress needs.
     #[command(flatten)]
     pub ingress: Ingress,
+
+    /// URL of the controller's internal listener, such as https://bellhop-internal.bellhop-system.svc:9443; without
+    /// it, there are no pages of an authorization, no captured secrets and no status.lastRequestTime
+    #[arg(long, env = "BELLHOP_CONTROLLER_URL", value_parser = controller_url)]
+    pub controller_url: Option<url::Url>,
 }
 
 /// How log lines are written.
@@ -218,6 +252,15 @@ fn public_url(text: &str) -> Result<url::Url, String> {
         return Err("expected a URL without query and fragment".to_owned());
     }
     Ok(url)
+}
+
+fn controller_url(text: &str) -> Result<url::Url, String> {
+    let example = "expected something like https://bellhop-internal.bellhop-system.svc:9443";
+    let url: url::Url = text.parse().map_err(|error| format!("{error}; {example}"))?;
+    match url.scheme() == "https" && url.path() == "/" && url.query().is_none() && url.fragment().is_none() {
+        true => Ok(url),
+        false => Err(example.to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -9,7 +9,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ impl Scope {
         names.sort();
         names.dedup();
         Self(names)
+    }
+
+    /// Whether the objects of this namespace are looked after.
+    pub fn contains(&self, namespace: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|name| name == namespace)
     }
 
     /// Access to the objects of a kind: one for each namespace, or one for all.
@@ -104,7 +109,7 @@ where
             }
             return;
         }
-        let mut known: Vec<HashMap<String, K>> = streams.iter().map(|_| HashMap::new()).collect();
+        let mut known: Vec<BTreeMap<String, K>> = streams.iter().map(|_| BTreeMap::new()).collect();
         yield Event::Init;
         for (stream, known) in streams.iter_mut().zip(&mut known) {
             while let Some(event) = stream.next().await {
@@ -125,7 +130,7 @@ where
         for (index, stream) in streams.into_iter().enumerate() {
             all.push(stream.map(move |event| (index, event)));
         }
-        let mut listed: Vec<HashMap<String, K>> = known.iter().map(|_| HashMap::new()).collect();
+        let mut listed: Vec<BTreeMap<String, K>> = known.iter().map(|_| BTreeMap::new()).collect();
         while let Some((index, event)) = all.next().await {
             let (known, listed) = (&mut known[index], &mut listed[index]);
             match event {

@@ -1,5 +1,6 @@
-//! What the controller publishes for the ingress: one Secret for each live callback URL, in a namespace that holds
-//! nothing else. The ingress serves from these alone and never reads a credential of an external system.
+//! What the controller publishes for the ingress: one Secret for each live callback URL, and one that says how the
+//! controller itself is reached, in a namespace that holds nothing else. The ingress serves from these alone and never
+//! reads a credential of an external system.
 
 use http::HeaderName;
 use k8s_openapi::ByteString;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-/// Label of a published Secret; its value is always `route`.
+/// Label of a published Secret; its value is `route` or `controller`.
 pub const PUBLISHED_LABEL: &str = "bellhop.dev/published";
 /// Header with which the controller tells an ingress how long it may take to serve a route, as RFC 7240 has it: `wait=8`
 /// is eight seconds.
@@ -99,6 +100,55 @@ impl PublishedRoute {
     }
 }
 
+/// How the ingress knows the controller, and the controller the ingress.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedController {
+    /// The authorities of the controller's certificate, as PEM, one after the other; more than one only while the
+    /// authority is being replaced.
+    pub authorities: String,
+    /// What the ingress proves itself with.
+    pub key: String,
+}
+
+impl PublishedController {
+    /// Name of the Secret that publishes it.
+    pub const SECRET: &str = "controller";
+    const KEY: &str = "controller.json";
+
+    /// The Secret that publishes this in `namespace`.
+    pub fn to_secret(&self, namespace: &str) -> Secret {
+        let json = serde_json::to_vec(self).expect("strings are JSON");
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(Self::SECRET.to_owned()),
+                namespace: Some(namespace.to_owned()),
+                labels: Some(BTreeMap::from([(PUBLISHED_LABEL.to_owned(), "controller".to_owned())])),
+                ..ObjectMeta::default()
+            },
+            data: Some(BTreeMap::from([(Self::KEY.to_owned(), ByteString(json))])),
+            type_: Some("bellhop.dev/controller".to_owned()),
+            ..Secret::default()
+        }
+    }
+
+    /// Reads the published Secret.
+    ///
+    /// # Errors
+    /// A line that says what is wrong with the Secret; it never contains its content.
+    pub fn from_secret(secret: &Secret) -> Result<Self, String> {
+        let json = secret.data.as_ref().and_then(|data| data.get(Self::KEY));
+        let read = json.and_then(|json| serde_json::from_slice(&json.0).ok());
+        read.ok_or(format!("Secret {}: the key {} does not say how the controller is reached", Self::SECRET, Self::KEY))
+    }
+}
+
+impl std::fmt::Debug for PublishedController {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishedController").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for PublishedRoute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PublishedRoute")
@@ -129,6 +179,16 @@ mod tests {
         assert!(route.version() == route.version() && route.version() != other.version());
         let debug = format!("{route:?}");
         assert!(!debug.contains("the-token") && !debug.contains("the-secret"), "{debug}");
+    }
+
+    #[test]
+    fn the_controller_survives_its_secret_and_is_not_debugged() {
+        let published = PublishedController { authorities: "PEM".into(), key: "hunter2".into() };
+        let secret = published.to_secret("bellhop-ingress");
+        assert_eq!(PublishedController::from_secret(&secret).unwrap(), published);
+        assert!(!format!("{published:?}").contains("hunter2"));
+        let error = PublishedController::from_secret(&Secret::default()).unwrap_err();
+        assert!(error.contains("controller.json"), "{error}");
     }
 
     #[test]

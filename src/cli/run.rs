@@ -1,6 +1,7 @@
 //! `bellhop run`, `bellhop controller` and `bellhop ingress`: what runs until it is told to end.
 
 use crate::config::{self, ControllerOptions, IngressOptions, RunOptions};
+use crate::controller::listener::{self, Listener};
 use crate::controller::replicas::{Replicas, Service};
 use crate::delivery::Runners;
 use crate::external::address::AddressPolicy;
@@ -8,7 +9,6 @@ use crate::ingress::{self, Health};
 use crate::routes;
 use crate::spool::{Limits, Spool};
 use crate::telemetry::Metrics;
-use crate::watch::Scope;
 use crate::{controller, delivery, external};
 use anyhow::Context;
 use std::net::SocketAddr;
@@ -28,10 +28,11 @@ const CONTROLLER_END: Duration = Duration::from_secs(10);
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
         let RunOptions { common, controller, ingress } = options;
+        let internal = listen(controller.internal_listen).await?;
         let (client, metrics) = (client().await?, Metrics::new());
         let external = external(&common, &controller)?;
-        let pages = controller::pages(client.clone(), &common, &controller, external.clone());
-        let ask = ingress::Controller::Here(pages);
+        let listener = listener(&client, &common, &controller, &metrics, &external)?;
+        let ask = Ask::Here(listener.here());
         let ingress = Ingress::start(&common, ingress, client.clone(), metrics.clone(), ask).await?;
         let setup = controller::Setup {
             client,
@@ -40,10 +41,11 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
             common: common.clone(),
             options: controller,
             external,
+            desk: listener.desk(),
+            newest: listener.newest(),
         };
-        let controller = run_controller(setup, shutdown.clone());
-        let scope = common.scope();
-        let ingress = ingress.serve(&scope, &common.ingress_namespace, shutdown.clone());
+        let controller = with_listener(listener, internal, run_controller(setup, shutdown.clone()));
+        let ingress = ingress.serve(&common, shutdown.clone());
         tokio::pin!(controller, ingress);
         // Whichever ends first, the other still ends in its own way.
         tokio::select! {
@@ -65,16 +67,26 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
         let ControllerOptions { common, controller, ingress_service } = options;
         let private = listen(common.private_listen).await?;
+        let internal = listen(controller.internal_listen).await?;
         let client = client().await?;
         let metrics = Metrics::new();
+        let external = external(&common, &controller)?;
+        let listener = listener(&client, &common, &controller, &metrics, &external)?;
         let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
         let router = ingress::probes(metrics.clone(), String::new);
-        let external = external(&common, &controller)?;
-        let replicas = Replicas::Service(service);
-        let setup = controller::Setup { client, replicas, metrics, common, options: controller, external };
+        let setup = controller::Setup {
+            client,
+            replicas: Replicas::Service(service),
+            metrics,
+            common,
+            options: controller,
+            external,
+            desk: listener.desk(),
+            newest: listener.newest(),
+        };
         let end = CancellationToken::new();
         let work = async {
-            let result = run_controller(setup, shutdown).await;
+            let result = with_listener(listener, internal, run_controller(setup, shutdown)).await;
             end.cancel();
             result
         };
@@ -89,10 +101,10 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
 /// As [`run`].
 pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let IngressOptions { common, ingress } = options;
-        let (client, metrics) = (client().await?, Metrics::new());
-        let ingress = Ingress::start(&common, ingress, client, metrics, ingress::Controller::Absent).await?;
-        ingress.serve(&common.scope(), &common.ingress_namespace, shutdown).await;
+        let IngressOptions { common, ingress, controller_url } = options;
+        let ask = Ask::At(controller_url);
+        let ingress = Ingress::start(&common, ingress, client().await?, Metrics::new(), ask).await?;
+        ingress.serve(&common, shutdown).await;
         Ok(())
     })
 }
@@ -126,10 +138,53 @@ fn external(common: &config::Common, options: &config::Controller) -> anyhow::Re
     external::Client::new(options.external(common)?).context("the client for calls")
 }
 
+/// What the internal listener answers.
+fn listener(
+    client: &kube::Client,
+    common: &config::Common,
+    options: &config::Controller,
+    metrics: &Metrics,
+    external: &external::Client,
+) -> anyhow::Result<Listener> {
+    // No plugin captures secrets yet.
+    let capture: listener::Capture = Arc::new(|_, _| Box::pin(async { Ok(listener::Captured::Unwanted) }));
+    let pages = controller::pages(client.clone(), common, options, external.clone());
+    Listener::new(client.clone(), common, options, metrics.clone(), capture, pages).context("the internal listener")
+}
+
+/// Serves the internal listener until `work` ends.
+async fn with_listener(
+    listener: Listener,
+    socket: TcpListener,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tracing::info!(internal = ?socket.local_addr().ok(), "listening");
+    let (router, tls, end) = (listener.network(), listener.tls(), CancellationToken::new());
+    let serve = ingress::serve_internal(socket, tls, router, end.clone());
+    let work = async {
+        let _end = end.drop_guard_ref();
+        work.await
+    };
+    let served = async { tokio::join!(work, serve).0 };
+    tokio::select! {
+        result = served => result,
+        () = listener.keep() => unreachable!("it never ends"),
+    }
+}
+
+/// How an ingress reaches the controller.
+enum Ask {
+    /// In this process.
+    Here(axum::Router),
+    /// At this URL, if there is one.
+    At(Option<url::Url>),
+}
+
 /// What an ingress consists of.
 struct Ingress {
     client: kube::Client,
     routes: routes::Handle,
+    controller: ingress::Controller,
     options: config::Ingress,
     listeners: (TcpListener, TcpListener),
     state: Arc<ingress::State>,
@@ -144,7 +199,7 @@ impl Ingress {
         options: config::Ingress,
         client: kube::Client,
         metrics: Metrics,
-        controller: ingress::Controller,
+        ask: Ask,
     ) -> anyhow::Result<Self> {
         let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins)
             .map_err(anyhow::Error::msg)
@@ -159,6 +214,11 @@ impl Ingress {
         let spool = Spool::open(&options.data_dir.join("spool"), limits).context("the spool")?;
         let health = Health::default();
         let routes = routes::Handle::new(metrics.clone());
+        let controller = match ask {
+            Ask::Here(router) => ingress::Controller::Here(router),
+            Ask::At(Some(url)) => ingress::Controller::Service(ingress::Service::new(url, routes.controller())),
+            Ask::At(None) => ingress::Controller::Absent,
+        };
         let delivery_end = CancellationToken::new();
         let delivery = delivery::start(
             delivery::Context {
@@ -180,15 +240,22 @@ impl Ingress {
             options.body_limit,
             options.request_timeout,
         )
-        .with_controller(controller);
-        Ok(Self { client, routes, options, listeners, state: Arc::new(state), delivery, delivery_end })
+        .with_controller(controller.clone());
+        Ok(Self { client, routes, controller, options, listeners, state: Arc::new(state), delivery, delivery_end })
     }
 
     /// Follows the routes and serves until `shutdown`.
-    async fn serve(self, scope: &Scope, namespace: &str, shutdown: CancellationToken) {
-        let watch = routes::watch(self.client, scope, namespace, self.routes);
+    async fn serve(self, common: &config::Common, shutdown: CancellationToken) {
+        let scope = common.scope();
+        let watch = routes::watch(self.client, &scope, &common.ingress_namespace, self.routes.clone());
+        let end = CancellationToken::new();
+        let report = ingress::report_activity(self.routes, self.controller, common.activity_interval, end.clone());
+        let serve = async {
+            ingress::run(&self.options, self.listeners, self.state, shutdown).await;
+            end.cancel();
+        };
         tokio::select! {
-            () = ingress::run(&self.options, self.listeners, self.state, shutdown) => {}
+            _ = async { tokio::join!(serve, report) } => {}
             () = watch => unreachable!("it never ends"),
         }
         // What is accepted while the listener drains is still delivered; what is left then, after the next start.

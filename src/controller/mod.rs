@@ -2,11 +2,15 @@
 //!
 //! This is the only part that holds credentials of external systems, and the only writer of statuses.
 
+pub mod activity;
+pub mod admission;
 pub mod authorization;
 mod census;
+pub mod certificates;
 pub mod custody;
 pub mod election;
 pub mod installation;
+pub mod listener;
 mod orphans;
 mod plugins;
 pub mod replicas;
@@ -145,6 +149,10 @@ pub struct Setup {
     pub metrics: Metrics,
     /// The client for external systems. One for the process, so that all calls count against the same budgets.
     pub external: external::Client,
+    /// Where the ingress reports requests.
+    pub desk: activity::Desk,
+    /// The certificate of the internal listener.
+    pub newest: certificates::Newest,
 }
 
 /// The pages of an authorization, which every replica serves, whether it holds the Lease or not.
@@ -182,7 +190,7 @@ pub async fn run(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()
 }
 
 async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Setup { client, common, options, replicas, metrics, external } = setup;
+    let Setup { client, common, options, replicas, metrics, external, desk, newest } = setup;
     let key = tokio::select! {
         key = until_answered("the installation key", || installation::ensure_key(&client, &common.namespace)) => key?,
         () = shutdown.cancelled() => return Ok(()),
@@ -193,7 +201,14 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
         watch::follow(all_plugins, &all, "TriggerPlugin", &metrics, shutdown.clone());
     let (subscriptions, [own_subscriptions, neighbours, users, subscriptions_of_triggers, live]) =
-        watch::follow(scope.apis(&client), &all, "Subscription", &metrics, shutdown.clone());
+        watch::follow_changes_of(
+            Some(activity::worth_a_pass),
+            scope.apis(&client),
+            &all,
+            "Subscription",
+            &metrics,
+            shutdown.clone(),
+        );
     let (triggers, [own_triggers, triggers_of_subscriptions]) =
         watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
     let custodies = vec![Api::namespaced(client.clone(), &common.namespace)];
@@ -245,9 +260,19 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             orphans::run(custodies, own_custodies, live, context.clone(), shutdown.clone()),
         );
     };
+    let configuration = context.options.admission_configuration.as_deref();
+    let publish = certificates::publish(
+        context.client.clone(),
+        &context.common.ingress_namespace,
+        configuration.filter(|name| !name.is_empty()),
+        newest,
+        context.metrics.clone(),
+    );
     tokio::select! {
         () = controllers => {}
         () = census::orphans(&context) => {}
+        () = publish => {}
+        () = activity::run(&context, &desk) => {}
     }
     Ok(())
 }

@@ -47,6 +47,28 @@ pub fn decide<'a>(holders: impl Iterator<Item = &'a Uuid>, waiting: &[Waiting], 
     }
 }
 
+/// Most names in a message.
+const MOST_NAMES: usize = 20;
+
+/// Says who holds the slots, in the words of the condition, which are those of admission too.
+pub fn taken<'a>(cap: u32, plugin: &str, namespace: &str, holders: impl Iterator<Item = &'a str>) -> String {
+    let holders: Vec<&str> = holders.collect();
+    format!(
+        "{} of {cap} Subscriptions of the plugin \"{plugin}\" in the namespace {namespace} are taken ({})",
+        holders.len(),
+        list(&holders)
+    )
+}
+
+/// Names in a sentence, the first twenty of them.
+pub fn list(names: &[&str]) -> String {
+    let shown = names[..names.len().min(MOST_NAMES)].join(", ");
+    match names.len().saturating_sub(MOST_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// The holders of the slots of one plugin and workspace.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {

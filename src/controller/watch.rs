@@ -11,8 +11,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
@@ -34,13 +35,32 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
+    follow_changes_of(None, apis, config, kind, metrics, shutdown)
+}
+
+/// What of an object followers are interested in, as bytes.
+pub type Relevant<K> = fn(&K) -> Vec<u8>;
+
+/// The same, but followers are not told of a change that leaves alone what `relevant` gives.
+pub fn follow_changes_of<K, const N: usize>(
+    relevant: Option<Relevant<K>>,
+    apis: Vec<Api<K>>,
+    config: &watcher::Config,
+    kind: &'static str,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) -> (Store<K>, [Changes<K>; N])
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
     let (store, writer) = reflector::store();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..N).map(|_| unbounded_channel()).unzip();
     let events = crate::watch::watch(apis, config, kind, metrics);
     let events = events.map(Ok::<_, watcher::Error>).reflect(writer).filter_map(async |event| event.ok()).boxed();
     tokio::spawn(async move {
         tokio::select! {
-            () = pass_on(events, &senders) => {}
+            () = pass_on(events, &senders, relevant) => {}
             () = shutdown.cancelled() => {}
         }
     });
@@ -66,9 +86,10 @@ pub fn stream<K: Send + 'static>(changes: Changes<K>) -> impl Stream<Item = Resu
     futures::stream::unfold(changes, |mut changes| async move { changes.recv().await.map(|change| (change, changes)) })
 }
 
-async fn pass_on<K: Clone>(
+async fn pass_on<K: Resource + Clone>(
     mut events: impl Stream<Item = Event<K>> + Unpin,
     senders: &[UnboundedSender<Result<K, watcher::Error>>],
+    relevant: Option<Relevant<K>>,
 ) {
     let tell = |object: K| {
         for sender in senders {
@@ -78,12 +99,47 @@ async fn pass_on<K: Clone>(
     };
     // The store takes a list as a whole, at its end.
     let mut listed = Vec::new();
+    let mut told = Told { relevant, hashes: HashMap::new() };
     while let Some(event) = events.next().await {
         match event {
-            Event::Apply(object) | Event::Delete(object) => tell(object),
+            Event::Apply(object) if !told.is_new(&object) => {}
+            Event::Apply(object) => tell(object),
+            Event::Delete(object) => {
+                told.forget(&object);
+                tell(object);
+            }
             Event::Init => listed.clear(),
             Event::InitApply(object) => listed.push(object),
-            Event::InitDone => listed.drain(..).for_each(tell),
+            Event::InitDone => {
+                told.hashes.clear();
+                for object in listed.drain(..) {
+                    told.is_new(&object);
+                    tell(object);
+                }
+            }
+        }
+    }
+}
+
+/// What followers were told last of each object, by its UID.
+struct Told<K> {
+    relevant: Option<Relevant<K>>,
+    hashes: HashMap<String, u64>,
+}
+
+impl<K: Resource> Told<K> {
+    /// Whether the object differs in what is relevant; it counts as told from now on.
+    fn is_new(&mut self, object: &K) -> bool {
+        let (Some(relevant), Some(uid)) = (self.relevant, object.meta().uid.clone()) else { return true };
+        let mut hasher = DefaultHasher::new();
+        relevant(object).hash(&mut hasher);
+        let hash = hasher.finish();
+        self.hashes.insert(uid, hash) != Some(hash)
+    }
+
+    fn forget(&mut self, object: &K) {
+        if let Some(uid) = &object.meta().uid {
+            self.hashes.remove(uid);
         }
     }
 }
@@ -102,7 +158,7 @@ mod tests {
     async fn a_list_is_passed_on_when_it_is_complete() {
         let (sender, mut changes) = unbounded_channel();
         let (events, stream) = futures::channel::mpsc::unbounded();
-        let task = tokio::spawn(async move { pass_on(stream, &[sender]).await });
+        let task = tokio::spawn(async move { pass_on(stream, &[sender], None).await });
         for event in [Event::Init, Event::InitApply(named("a"))] {
             events.unbounded_send(event).unwrap();
         }
@@ -116,5 +172,39 @@ mod tests {
         }
         drop(events);
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_of_what_is_not_relevant_is_not_passed_on() {
+        let object = |version: &str, value: &str| {
+            let mut object = named("a");
+            object.metadata.uid = Some("uid".to_owned());
+            object.metadata.resource_version = Some(version.to_owned());
+            object.data = Some([("key".to_owned(), value.to_owned())].into());
+            object
+        };
+        let (sender, mut changes) = unbounded_channel();
+        let (events, stream) = futures::channel::mpsc::unbounded();
+        let relevant: Relevant<ConfigMap> =
+            |map| map.data.iter().flat_map(|data| data["key"].clone().into_bytes()).collect();
+        for event in [
+            Event::Init,
+            Event::InitApply(object("1", "x")),
+            Event::InitDone,
+            Event::Apply(object("2", "x")),
+            Event::Apply(object("3", "y")),
+            Event::Apply(object("4", "y")),
+            Event::Delete(object("5", "y")),
+            Event::Apply(object("6", "y")),
+        ] {
+            events.unbounded_send(event).unwrap();
+        }
+        drop(events);
+        pass_on(stream, &[sender], Some(relevant)).await;
+        let mut versions = Vec::new();
+        while let Some(change) = changes.recv().await {
+            versions.push(change.unwrap().metadata.resource_version.unwrap());
+        }
+        assert_eq!(versions, ["1", "3", "5", "6"]);
     }
 }

@@ -94,9 +94,12 @@ async fn take(
         if reply.verified {
             verify()?;
         }
-        return shake(state, route, reply).await;
+        let answer = shake(state, route, reply).await?;
+        route.traffic().activity.note(now_millis());
+        return Ok(answer);
     }
     verify()?;
+    route.traffic().activity.note(now_millis());
     plugin.check_body(&callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
     let delivery_id = plugin.delivery_id(&callback).unwrap_or_else(|error| {
         debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");

@@ -18,6 +18,7 @@
 //! A handshake of the plugin is no event: it is answered as the plugin says, before the sender is proven or after it, and
 //! is not stored. Where it brings a callback secret, the controller has stored that first.
 
+mod activity;
 mod answer;
 mod body;
 mod controller;
@@ -29,10 +30,11 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
-pub use controller::{Controller, Unreachable};
+pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
-pub use server::{Limits, serve};
+pub use server::{Limits, serve, serve_tls};
 
 use crate::config;
 use crate::routes::{Handle, LogGate};
@@ -179,6 +181,17 @@ pub async fn run(
 /// Serves a private listener until `shutdown`.
 pub async fn serve_private(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     serve(listener, router, Limits { connections: 256, ..Limits::default() }, None, shutdown).await;
+}
+
+/// Serves the internal listener of the controller until `shutdown`.
+pub async fn serve_internal(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let limits = Limits { connections: 512, grace: Duration::from_secs(5), ..Limits::default() };
+    serve_tls(listener, tls, router, limits, shutdown).await;
 }
 
 /// What identifies a request to its Subscription: the sender's delivery id, or else the SHA-256 of the body.

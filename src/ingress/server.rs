@@ -1,4 +1,4 @@
-//! Serving HTTP/1.1 to whoever connects: bounded in connections, in the size of a head and in time.
+//! Serving HTTP/1.1 to whoever connects, with or without TLS: bounded in connections, in the size of a head and in time.
 
 use crate::telemetry::Metrics;
 use axum::Router;
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -30,7 +31,7 @@ pub struct Limits {
     /// How long a connection may be idle between two requests. Longer than the 60 seconds after which load balancers
     /// give up idle connections, so that they never send a request on one that is being closed.
     pub idle: Duration,
-    /// How long a request may take from its first byte until its answer begins.
+    /// How long a request may take from its first byte until its answer begins, and before the first one a handshake.
     pub request: Duration,
     /// How long requests may go on after the end was announced.
     pub grace: Duration,
@@ -57,6 +58,34 @@ pub async fn serve(
     metrics: Option<Metrics>,
     shutdown: CancellationToken,
 ) {
+    serve_streams(listener, router, limits, metrics, shutdown, |stream| std::future::ready(Ok(stream))).await;
+}
+
+/// The same, with TLS.
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let handshake = move |stream| acceptor.accept(stream);
+    serve_streams(listener, router, limits, None, shutdown, handshake).await;
+}
+
+/// `open` makes of a connection what is served.
+async fn serve_streams<S, F>(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    metrics: Option<Metrics>,
+    shutdown: CancellationToken,
+    open: impl Fn(TcpStream) -> F,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.idle)
@@ -71,21 +100,28 @@ pub async fn serve(
             accepted = accept(&listener, &slots) => accepted,
         };
         let Some((stream, slot)) = accepted else { break };
-        let io = TokioIo::new(Timed::new(stream, limits.request));
-        let connection = graceful.watch(http.serve_connection(io, TowerToHyperService::new(router.clone())));
-        let open = move |slots: &Semaphore| limits.connections - slots.available_permits();
+        let (opening, watcher, http, router) = (open(stream), graceful.watcher(), http.clone(), router.clone());
+        let count = move |slots: &Semaphore| limits.connections - slots.available_permits();
         if let Some(metrics) = &metrics {
-            metrics.connections(open(&slots));
+            metrics.connections(count(&slots));
         }
         let (slots, metrics) = (slots.clone(), metrics.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // Scanners, probes and vanished senders: nothing that anybody could mend.
-                debug!(%error, "a connection ended early");
+            match tokio::time::timeout(limits.request, opening).await {
+                Ok(Ok(stream)) => {
+                    let io = TokioIo::new(Timed::new(stream, limits.request));
+                    let connection = http.serve_connection(io, TowerToHyperService::new(router));
+                    if let Err(error) = watcher.watch(connection).await {
+                        // Scanners, probes and vanished senders: nothing that anybody could mend.
+                        debug!(%error, "a connection ended early");
+                    }
+                }
+                Ok(Err(error)) => debug!(%error, "a connection ended before its first request"),
+                Err(_) => debug!("a connection took too long to its first request"),
             }
             drop(slot);
             if let Some(metrics) = metrics {
-                metrics.connections(open(&slots));
+                metrics.connections(count(&slots));
             }
         });
     }
@@ -117,16 +153,16 @@ async fn accept(
 }
 
 /// A connection that breaks when too much time passes between the first byte of a request and that of its answer.
-struct Timed {
-    stream: TcpStream,
+struct Timed<S> {
+    stream: S,
     limit: Duration,
     deadline: Option<Instant>,
     /// Made when first needed, then used again: most requests arrive at once and never wait.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Timed {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
+impl<S> Timed<S> {
+    fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, deadline: None, sleep: None }
     }
 
@@ -140,7 +176,7 @@ impl Timed {
     }
 }
 
-impl AsyncRead for Timed {
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -162,7 +198,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.deadline = None;
         Pin::new(&mut self.stream).poll_write(context, data)

@@ -51,6 +51,8 @@ pub(crate) struct Call {
     pub(crate) body: Option<Expression>,
     pub(crate) encoding: BodyEncoding,
     pub(crate) success: Option<Expression>,
+    /// Whether the call makes or rewrites a webhook, and so may hold the callback secret.
+    pub(crate) making: bool,
 }
 
 impl Call {
@@ -127,7 +129,7 @@ impl Plugin {
             let problem = "there is no callback secret".to_owned();
             return Err(CallError::InvalidBody { field: call.field.clone(), problem });
         }
-        let given = Given::new(context, true);
+        let given = Given::new(context, call.making);
         let page = from_json(page);
         let variables = given.variables().with("page", &page);
 

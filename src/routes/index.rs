@@ -4,11 +4,12 @@
 use super::shards::Shards;
 use super::traffic::Traffic;
 use super::{Compiled, Lookup, Route, Rule, Trigger, WaitReason};
-use crate::api::{Mode, PublishedRoute, TriggerPluginSpec};
+use crate::api::{Mode, PublishedController, PublishedRoute, TriggerPluginSpec};
 use crate::plugin::Secret;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -78,6 +79,7 @@ pub struct Counts {
 pub struct Index {
     table: Arc<Table>,
     counts: Counts,
+    controller: watch::Sender<Option<PublishedController>>,
     plugins: HashMap<Arc<str>, PluginState>,
     routes: HashMap<Uuid, RouteState>,
     triggers: HashMap<Named, TriggerState>,
@@ -94,6 +96,7 @@ impl Index {
         Self {
             table,
             counts: Counts::default(),
+            controller: watch::Sender::new(None),
             plugins: HashMap::new(),
             routes: HashMap::new(),
             triggers: HashMap::new(),
@@ -107,6 +110,20 @@ impl Index {
     /// Numbers of what is and is not in order.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Takes what is published of the controller, or forgets it.
+    pub fn apply_controller(&mut self, controller: Option<PublishedController>) {
+        self.controller.send_if_modified(|known| {
+            let changed = *known != controller;
+            *known = controller;
+            changed
+        });
+    }
+
+    /// Tells of every change of what is published of the controller.
+    pub(super) fn controller(&self) -> watch::Receiver<Option<PublishedController>> {
+        self.controller.subscribe()
     }
 
     /// Takes a TriggerPlugin. One that does not compile takes its routes out of service: they answer as unknown ones.

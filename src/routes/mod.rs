@@ -12,10 +12,12 @@ mod traffic;
 mod watch;
 
 pub use index::{Counts, Index};
-pub use traffic::{LogGate, Traffic};
+pub use traffic::{Activity, LogGate, Traffic, Untold};
 pub use watch::watch;
 
-use crate::api::{PublishedRoute, RouteVersion, TriggerPluginSpec, WorkflowTrigger, WorkflowTriggerSpec};
+use crate::api::{
+    PublishedController, PublishedRoute, RouteVersion, TriggerPluginSpec, WorkflowTrigger, WorkflowTriggerSpec,
+};
 use crate::plugin::{self, Mistake, Plugin, Secret};
 use crate::telemetry::Metrics;
 use index::{Table, token_key};
@@ -267,6 +269,26 @@ impl Handle {
     /// Waits until the route of the Subscription with this UID is no longer served.
     pub async fn forgotten(&self, uid: Uuid) {
         self.until(|| matches!(self.by_uid(uid), Lookup::Gone)).await;
+    }
+
+    /// How the controller is reached, as far as it is published, and every change of that.
+    pub fn controller(&self) -> tokio::sync::watch::Receiver<Option<PublishedController>> {
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner).controller()
+    }
+
+    /// Requests of which the controller has still to be told at `now`: `most` Subscriptions at most, each once in
+    /// `interval` (both in milliseconds).
+    pub fn untold(&self, now: u64, interval: u64, most: usize) -> Vec<Untold> {
+        let mut untold = Vec::new();
+        self.0.table.by_uid.for_each(|uid, lookup| {
+            if let Lookup::Served(route) = lookup
+                && untold.len() < most
+                && let Some(at) = route.traffic.activity.untold(now, interval)
+            {
+                untold.push(Untold { uid: *uid, at, traffic: route.traffic.clone() });
+            }
+        });
+        untold
     }
 
     /// Tells of every change of the snapshot.

@@ -46,6 +46,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         }
     }
 
+    /// Calls `each` with every entry; entries that change meanwhile are seen as they were or as they are.
+    pub fn for_each(&self, mut each: impl FnMut(&K, &V)) {
+        for shard in &self.shards {
+            shard.load().iter().for_each(|(key, value)| each(key, value));
+        }
+    }
+
     fn shard(&self, key: &K) -> &ArcSwap<HashMap<K, V>> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }

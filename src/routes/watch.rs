@@ -1,7 +1,7 @@
 //! Feeds the snapshot from the API server.
 
 use super::{Handle, Index, Trigger};
-use crate::api::{PUBLISHED_LABEL, PublishedRoute, TriggerPlugin, WorkflowTrigger};
+use crate::api::{PUBLISHED_LABEL, PublishedController, PublishedRoute, TriggerPlugin, WorkflowTrigger};
 use crate::watch::Scope;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
@@ -81,6 +81,14 @@ impl Source for Routes {
     const KIND: &'static str = "Secret";
 
     fn apply(index: &mut Index, key: &Name, object: Option<Secret>) {
+        if key.1 == PublishedController::SECRET {
+            match object.as_ref().map(PublishedController::from_secret) {
+                Some(Ok(controller)) => index.apply_controller(Some(controller)),
+                Some(Err(problem)) => warn!(problem, "what was known of the controller stays in force"),
+                None => warn!("what is published of the controller cannot be read; what was known stays in force"),
+            }
+            return;
+        }
         match object.as_ref().map(PublishedRoute::from_secret) {
             Some(Ok(route)) if PublishedRoute::secret_name(route.uid) == key.1 => index.apply_route(route),
             Some(Err(problem)) => {
@@ -95,12 +103,18 @@ impl Source for Routes {
     }
 
     fn delete(index: &mut Index, key: &Name) {
+        if key.1 == PublishedController::SECRET {
+            index.apply_controller(None);
+        }
         if let Some(uid) = route_uid(&key.1) {
             index.delete_route(uid);
         }
     }
 
     fn retain(index: &mut Index, keys: &HashSet<Name>) {
+        if !keys.iter().any(|(_, name)| name == PublishedController::SECRET) {
+            index.apply_controller(None);
+        }
         index.retain_routes(&keys.iter().filter_map(|(_, name)| route_uid(name)).collect());
     }
 }

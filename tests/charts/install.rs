@@ -196,7 +196,11 @@ async fn install_upgrade_roll_back_uninstall_and_install_again() -> Result<()> {
         })
         .await?;
     }
-    ensure_gone(cluster, &["clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=bellhop"]).await?;
+    ensure_gone(
+        cluster,
+        &["clusterrole,clusterrolebinding,validatingwebhookconfiguration", "-l", "app.kubernetes.io/instance=bellhop"],
+    )
+    .await?;
 
     // Install again: what was kept is taken over.
     helm_on(cluster, &["install", "bellhop", &path, "-n", NAMESPACE, PUBLIC_URL]).await?;

@@ -39,6 +39,9 @@ fn wrong_values_are_refused_with_what_is_right() {
         (&[PUBLIC_URL, "--set=ingress.requestTimeout=15"], "at '/ingress/requestTimeout'"),
         (&[PUBLIC_URL, "--set=image.digest=latest"], "at '/image/digest'"),
         (&[PUBLIC_URL, "--set=allowAddresses={10.0.0.1}"], "at '/allowAddresses/0'"),
+        (&[PUBLIC_URL, "--set=admission=true"], "at '/admission': got boolean, want object"),
+        (&[PUBLIC_URL, "--set=controller.externalCallsPerSecond=0"], "at '/controller/externalCallsPerSecond'"),
+        (&[PUBLIC_URL, "--set=controller.certificateLife=90d"], "at '/controller/certificateLife'"),
         (&[PUBLIC_URL, "--set=ingressNamespace=bellhop-system"], "it must be another one"),
         (&[PUBLIC_URL, "--set=ingress.spool.size=2Gi"], "the volume has to be a tenth larger"),
         (

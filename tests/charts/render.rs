@@ -11,7 +11,7 @@ use std::process::Command;
 const KEY: &str = "YTJGb2FXeGhhMlZ5ZEhsMWFXOXdZWE5rWm1kb2FtdHM=";
 
 /// Values that change what is rendered, each to be combined with both modes.
-pub const VARIANTS: [(&str, &[&str]); 15] = [
+pub const VARIANTS: [(&str, &[&str]); 17] = [
     ("defaults", &[]),
     ("replicas", &["--set=controller.replicas=2,ingress.replicas=3"]),
     ("one ingress", &["--set=ingress.replicas=1"]),
@@ -49,6 +49,8 @@ pub const VARIANTS: [(&str, &[&str]); 15] = [
             "--set=ingress.service.type=NodePort,ingress.service.nodePort=30080,allowAddresses={10.1.0.0/16,fd00::/64},allowRunnerOrigins={https://dify.example.com},networkPolicy.monitoringFrom=null",
         ],
     ),
+    ("nobody is asked", &["--set=admission.enabled=false,userRoles.enabled=false"]),
+    ("asked by few", &["--set=networkPolicy.apiServerFrom[0].ipBlock.cidr=10.0.0.1/32,watchNamespaces={team-a}"]),
     (
         "image and places",
         &[
@@ -94,8 +96,14 @@ fn every_rendering_keeps_the_rules() {
             for (key, value) in labels {
                 assert!(value.as_str().is_some_and(|value| value.len() <= 63), "{variant}: {title}: label {key}");
             }
-            let cluster_scoped =
-                ["Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"].contains(&kind(object));
+            let cluster_scoped = [
+                "Namespace",
+                "CustomResourceDefinition",
+                "ClusterRole",
+                "ClusterRoleBinding",
+                "ValidatingWebhookConfiguration",
+            ]
+            .contains(&kind(object));
             assert_eq!(namespace(object).is_none(), cluster_scoped, "{variant}: {title} has the wrong scope");
         }
         references_lead_somewhere(variant, objects);
@@ -161,9 +169,22 @@ fn references_lead_somewhere(variant: &str, objects: &[Value]) {
                     assert!(objects.iter().any(is_account), "{variant}: {title} binds to nobody");
                 }
             }
+            "ValidatingWebhookConfiguration" => {
+                for webhook in items(&object["webhooks"]) {
+                    let service = &webhook["clientConfig"]["service"];
+                    let target = find(objects, "Service", service["name"].as_str().unwrap());
+                    assert_eq!(namespace(target), service["namespace"].as_str(), "{variant}");
+                    assert_eq!(target["spec"]["ports"][0]["port"], service["port"], "{variant}");
+                    // What does not answer holds up nobody, and a rendering tool has no authority to compare.
+                    assert_eq!(webhook["failurePolicy"], "Ignore", "{variant}");
+                    assert_eq!(webhook["sideEffects"], "None", "{variant}");
+                    assert!(webhook["clientConfig"]["caBundle"].is_null(), "{variant}");
+                }
+            }
             "Ingress" | "HTTPRoute" => {
                 let text = object.to_string();
-                assert!(text.contains("hooks.example.com") && text.contains("/hooks"), "{variant}: {text}");
+                assert!(text.contains("hooks.example.com"), "{variant}: {text}");
+                assert!(text.contains("/hooks") && text.contains("/oauth"), "{variant}: {text}");
                 assert!(text.contains("bellhop-ingress"), "{variant}: {text}");
             }
             _ => {}
@@ -237,7 +258,9 @@ fn taken_by(command: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_process_takes_what_it_is_told_and_is_told_all_that_it_takes() {
-    let all = ["--set=watchNamespaces={team-a},allowAddresses={10.0.0.0/8},allowRunnerOrigins={https://a.example.com}"];
+    let all = [
+        "--set=watchNamespaces={team-a},allowAddresses={10.0.0.0/8},allowRunnerOrigins={https://a.example.com},controller.externalCAFile=/ca.pem",
+    ];
     let standalone = bellhop(&[all[0], "--set=mode=standalone"]);
     let distributed = bellhop(&all);
     let mut commands = BTreeSet::new();
@@ -318,6 +341,10 @@ fn a_path_of_the_public_url_is_taken_away_by_the_gateway() {
     let rewrite = json!({"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/hooks"}});
     assert_eq!(route["rules"][0]["filters"][0]["urlRewrite"], rewrite);
     assert_eq!(route["rules"][0]["backendRefs"], json!([{"name": "bellhop-ingress", "port": 80}]));
+    let pages = &route["rules"][1];
+    assert_eq!(pages["matches"][0]["path"], json!({"type": "PathPrefix", "value": "/bellhop/oauth"}));
+    assert_eq!(pages["filters"][0]["urlRewrite"]["path"]["replacePrefixMatch"], "/oauth");
+    assert_eq!(pages["backendRefs"], route["rules"][0]["backendRefs"]);
 }
 
 #[test]
@@ -325,8 +352,26 @@ fn network_policies_open_what_is_needed_and_nothing_else() {
     let objects = bellhop(&["--set=allowAddresses={10.1.0.0/16}"]);
     let controller = &find(&objects, "NetworkPolicy", "bellhop-controller")["spec"];
     let monitoring = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
-    let only_metrics = json!([{"from": monitoring, "ports": [{"port": "private", "protocol": "TCP"}]}]);
-    assert_eq!(controller["ingress"], only_metrics, "the controller is asked for metrics only");
+    let labels = |component: &str| {
+        json!({
+            "app.kubernetes.io/name": "bellhop", "app.kubernetes.io/instance": "bellhop",
+            "app.kubernetes.io/component": component,
+        })
+    };
+    let internal = json!([{"port": "internal", "protocol": "TCP"}]);
+    let from_ingress = json!({"from": [{"podSelector": {"matchLabels": labels("ingress")}}], "ports": internal});
+    let from_monitoring = json!({"from": monitoring, "ports": [{"port": "private", "protocol": "TCP"}]});
+    let from_api_server = json!({"ports": internal});
+    assert_eq!(controller["ingress"], json!([from_api_server, from_ingress, from_monitoring]));
+    let to_controller = json!({"to": [{"podSelector": {"matchLabels": labels("controller")}}], "ports": internal});
+    let egress = &find(&objects, "NetworkPolicy", "bellhop-ingress")["spec"]["egress"];
+    assert!(items(egress).contains(&to_controller), "{egress}");
+    let of_controller =
+        |args: &[&str]| find(&bellhop(args), "NetworkPolicy", "bellhop-controller")["spec"]["ingress"].clone();
+    let unasked = of_controller(&["--set=admission.enabled=false"]);
+    assert_eq!(unasked, json!([from_ingress, from_monitoring]), "nobody asks but the ingress");
+    let known = of_controller(&["--set=networkPolicy.apiServerFrom[0].ipBlock.cidr=10.0.0.1/32"]);
+    assert_eq!(known[0], json!({"from": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": internal}));
     let blocks: Vec<&Value> =
         items(&controller["egress"]).iter().flat_map(|rule| items(&rule["to"])).map(|to| &to["ipBlock"]).collect();
     let public = blocks.iter().find(|block| block["cidr"] == "0.0.0.0/0").expect("the internet");
@@ -345,7 +390,45 @@ fn network_policies_open_what_is_needed_and_nothing_else() {
     // An empty list of peers would mean anybody.
     let objects = bellhop(&["--set=networkPolicy.monitoringFrom=null,mode=standalone"]);
     let rules = &find(&objects, "NetworkPolicy", "bellhop-ingress")["spec"]["ingress"];
-    assert_eq!(rules, &json!([{"ports": [{"port": "http", "protocol": "TCP"}]}]));
+    assert_eq!(rules, &json!([{"ports": [{"port": "http", "protocol": "TCP"}]}, from_api_server]));
+}
+
+#[test]
+fn the_controller_is_asked_where_and_about_what_it_answers() {
+    for (args, component) in [(&[][..], "controller"), (&["--set=mode=standalone"], "ingress")] {
+        let objects = bellhop(args);
+        let service = find(&objects, "Service", "bellhop-internal");
+        assert_eq!(service["spec"]["selector"]["app.kubernetes.io/component"], component);
+        let configuration = find(&objects, "ValidatingWebhookConfiguration", "bellhop");
+        let asked: Vec<_> = items(&configuration["webhooks"])
+            .iter()
+            .map(|webhook| (&webhook["rules"][0]["resources"], &webhook["rules"][0]["operations"]))
+            .collect();
+        let (subscriptions, triggers) = (json!(["subscriptions"]), json!(["workflowtriggers"]));
+        let (create, both) = (json!(["CREATE"]), json!(["CREATE", "UPDATE"]));
+        assert_eq!(asked, [(&subscriptions, &create), (&triggers, &both)]);
+        assert!(configuration["webhooks"][0]["namespaceSelector"].is_null());
+        let told = |name_: &str| {
+            let pods = pod_templates(&objects);
+            let env = pods.iter().flat_map(|(_, pod)| items(&pod["spec"]["containers"][0]["env"]));
+            env.filter(|variable| variable["name"] == name_).map(|v| v["value"].clone()).collect::<Vec<_>>()
+        };
+        // The name in the URL is one that the certificate is for.
+        assert_eq!(told("BELLHOP_INTERNAL_NAMES"), ["bellhop-internal.bellhop-system.svc"]);
+        assert_eq!(told("BELLHOP_ADMISSION_CONFIGURATION"), ["bellhop"]);
+        let url = ["https://bellhop-internal.bellhop-system.svc:9443"];
+        assert_eq!(told("BELLHOP_CONTROLLER_URL"), if component == "controller" { &url[..] } else { &[] });
+    }
+    let narrow = bellhop(&["--set=watchNamespaces={team-a,team-b}"]);
+    let configuration = find(&narrow, "ValidatingWebhookConfiguration", "bellhop");
+    for webhook in items(&configuration["webhooks"]) {
+        let only = &webhook["namespaceSelector"]["matchExpressions"];
+        let key = "kubernetes.io/metadata.name";
+        assert_eq!(only, &json!([{"key": key, "operator": "In", "values": ["team-a", "team-b"]}]));
+    }
+    let without = bellhop(&["--set=admission.enabled=false"]);
+    assert!(without.iter().all(|object| kind(object) != "ValidatingWebhookConfiguration"));
+    assert!(!without.iter().any(|object| object.to_string().contains("BELLHOP_ADMISSION_CONFIGURATION")));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Least privilege: what the rendered roles say, and what the API server makes of them.
 
 use crate::support::{PUBLIC_URL, bellhop, chart, cluster, helm_on, items, kind, name, namespace, strings};
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use bellhop_harness::eventually;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// `account | scope | group/resource | verbs`, of every rule that is bound to anybody.
 fn table(objects: &[Value]) -> BTreeSet<String> {
@@ -22,7 +24,7 @@ fn table(objects: &[Value]) -> BTreeSet<String> {
             assert_eq!(subject["kind"], "ServiceAccount", "{binding}");
             assert_eq!(subject["namespace"], "bellhop-system", "{binding}");
             for rule in rules {
-                let known = ["apiGroups", "resources", "verbs"];
+                let known = ["apiGroups", "resources", "resourceNames", "verbs"];
                 assert!(rule.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{rule}");
                 for group in strings(&rule["apiGroups"]) {
                     for resource in strings(&rule["resources"]) {
@@ -30,7 +32,11 @@ fn table(objects: &[Value]) -> BTreeSet<String> {
                         verbs.sort();
                         let account = subject["name"].as_str().unwrap();
                         let scope = namespace(binding).unwrap_or("*");
-                        table.insert(format!("{account} | {scope} | {group}/{resource} | {}", verbs.join(",")));
+                        let names = match strings(&rule["resourceNames"]).join(",") {
+                            names if names.is_empty() => names,
+                            names => format!("[{names}]"),
+                        };
+                        table.insert(format!("{account} | {scope} | {group}/{resource}{names} | {}", verbs.join(",")));
                     }
                 }
             }
@@ -40,10 +46,11 @@ fn table(objects: &[Value]) -> BTreeSet<String> {
 }
 
 /// What the controller's work needs everywhere, and in Bellhop's own namespaces.
-const CONTROLLER: [(&str, &str, &str); 8] = [
+const CONTROLLER: [(&str, &str, &str); 9] = [
     ("*", "bellhop.dev/triggerplugins", "get,list,patch,watch"),
     ("*", "bellhop.dev/triggerplugins/status", "patch"),
     ("*", "/namespaces", "get"),
+    ("*", "admissionregistration.k8s.io/validatingwebhookconfigurations[bellhop]", "get,list,patch,watch"),
     ("bellhop-system", "/secrets", "create,delete,get,list,update,watch"),
     ("bellhop-system", "/configmaps", "create,delete,get,list,patch,update,watch"),
     ("bellhop-system", "coordination.k8s.io/leases", "create,get,update"),
@@ -56,7 +63,7 @@ const CONTROLLER_IN_WORKSPACES: [(&str, &str); 6] = [
     ("bellhop.dev/subscriptions/status", "patch"),
     ("bellhop.dev/workflowtriggers", "get,list,watch"),
     ("bellhop.dev/workflowtriggers/status", "patch"),
-    ("/secrets", "get,list,watch"),
+    ("/secrets", "create,get,list,update,watch"),
     ("events.k8s.io/events", "create,patch"),
 ];
 const INGRESS: [(&str, &str, &str); 2] =
@@ -94,6 +101,9 @@ fn each_account_has_exactly_its_rights() {
     assert_eq!(table(&bellhop(&["--set=mode=standalone"])), expected(standalone, standalone, &["*"]));
     let both = table(&bellhop(&["--set=mode=standalone", narrow]));
     assert_eq!(both, expected(standalone, standalone, &["team-a", "team-b"]));
+    let mut unasked = expected(controller, ingress, &["*"]);
+    unasked.retain(|rule| !rule.contains("validatingwebhookconfigurations"));
+    assert_eq!(table(&bellhop(&["--set=admission.enabled=false"])), unasked);
 }
 
 #[test]
@@ -102,7 +112,8 @@ fn roles_that_nobody_has_are_not_rendered() {
         let objects = bellhop(args);
         let count = |what: &str| objects.iter().filter(|object| kind(object) == what).count();
         assert_eq!(count("Role"), count("RoleBinding"), "{args:?}");
-        assert_eq!(count("ClusterRole"), 2, "{args:?}");
+        // Two are for users: they become part of Kubernetes' own.
+        assert_eq!(count("ClusterRole"), 4, "{args:?}");
         assert_eq!(count("ClusterRoleBinding"), 2, "{args:?}");
         assert!(count("Role") >= 3, "{args:?}");
     }
@@ -112,24 +123,33 @@ fn roles_that_nobody_has_are_not_rendered() {
 type Question<'a> = (&'a str, &'a str, &'a str, bool);
 
 async fn may(client: &kube::Client, account: &str, of: &str, question: &Question<'_>) -> Result<bool> {
+    let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{of}")];
+    allowed(client, &format!("system:serviceaccount:{of}:{account}"), &groups, question, None).await
+}
+
+/// Whether a user may do it; to the object of this name, if there is one.
+async fn allowed(
+    client: &kube::Client,
+    user: &str,
+    groups: &[String],
+    question: &Question<'_>,
+    object: Option<&str>,
+) -> Result<bool> {
     let (verb, what, namespace, _) = *question;
     let (resource, subresource) = what.split_once('/').map_or((what, None), |(r, s)| (r, Some(s.to_owned())));
     let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
     let review = SubjectAccessReview {
         metadata: ObjectMeta::default(),
         spec: SubjectAccessReviewSpec {
-            user: Some(format!("system:serviceaccount:{of}:{account}")),
-            groups: Some(vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{of}"),
-                "system:authenticated".to_owned(),
-            ]),
+            user: Some(user.to_owned()),
+            groups: Some([groups, &["system:authenticated".to_owned()]].concat()),
             resource_attributes: Some(ResourceAttributes {
                 verb: Some(verb.to_owned()),
                 group: Some(group.to_owned()),
                 resource: Some(resource.to_owned()),
                 subresource,
                 namespace: Some(namespace.to_owned()),
+                name: object.map(str::to_owned),
                 ..ResourceAttributes::default()
             }),
             ..SubjectAccessReviewSpec::default()
@@ -178,8 +198,8 @@ async fn ask(installation: &Installation, account: &str, questions: &[Question<'
 /// What no account of Bellhop may do, wherever it works.
 fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
     vec![
-        ("create", "secrets", &i.team, false),
-        ("update", "secrets", &i.team, false),
+        ("delete", "secrets", &i.team, false),
+        ("patch", "secrets", &i.team, false),
         ("get", "secrets", "kube-system", false),
         ("create", "pods", &i.team, false),
         ("create", "pods", &i.system, false),
@@ -199,6 +219,10 @@ fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("create", "clusterrolebindings.rbac.authorization.k8s.io", "", false),
         ("impersonate", "serviceaccounts", &i.system, false),
         ("patch", "customresourcedefinitions.apiextensions.k8s.io", "", false),
+        // Of the one that has the release's name, see below.
+        ("patch", "validatingwebhookconfigurations.admissionregistration.k8s.io", "", false),
+        ("create", "validatingwebhookconfigurations.admissionregistration.k8s.io", "", false),
+        ("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "", false),
         ("get", "configmaps", &i.team, false),
         ("get", "configmaps", "kube-system", false),
         ("update", "leases.coordination.k8s.io", "kube-system", false),
@@ -230,6 +254,8 @@ fn controllers<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("patch", "workflowtriggers.bellhop.dev/status", &i.team, true),
         ("get", "secrets", &i.team, true),
         ("watch", "secrets", &i.team, true),
+        ("create", "secrets", &i.team, true),
+        ("update", "secrets", &i.team, true),
         ("create", "events.events.k8s.io", &i.team, true),
     ]
 }
@@ -249,6 +275,8 @@ fn ingresses<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("list", "secrets", &i.system, false),
         ("get", "secrets", &i.team, false),
         ("list", "secrets", &i.team, false),
+        ("create", "secrets", &i.team, false),
+        ("update", "secrets", &i.team, false),
         ("list", "secrets", "", false),
         ("get", "configmaps", &i.system, false),
         ("get", "leases.coordination.k8s.io", &i.system, false),
@@ -271,6 +299,13 @@ async fn the_api_server_grants_each_account_what_it_needs_and_no_more() -> Resul
     let controller: Vec<_> =
         controller.into_iter().filter(|q| *q != ("get", "secrets", "kube-system", false)).collect();
     ask(&wide, "wide-bellhop-controller", &controller).await?;
+    let client = cluster().await.client().await?;
+    for verb in ["get", "list", "watch", "patch"] {
+        let question = (verb, "validatingwebhookconfigurations.admissionregistration.k8s.io", "", true);
+        let account = format!("system:serviceaccount:{}:wide-bellhop-controller", wide.system);
+        assert!(allowed(&client, &account, &[], &question, Some("wide-bellhop")).await?, "{verb}");
+        assert!(!allowed(&client, &account, &[], &question, Some("another")).await?, "{verb}");
+    }
     let ingress = [forbidden(&wide), ingresses(&wide)].concat();
     ask(&wide, "wide-bellhop-ingress", &ingress).await
 }
@@ -302,4 +337,50 @@ async fn one_process_has_the_rights_of_both_and_no_more() -> Result<()> {
     let allowed: Vec<_> = ingresses(&alone).into_iter().filter(|question| question.3).collect();
     let questions = [forbidden(&alone), controllers(&alone), allowed].concat();
     ask(&alone, "alone-bellhop-standalone", &questions).await
+}
+
+/// What the cluster's own roles let users do, once the chart is there.
+#[tokio::test]
+async fn the_clusters_own_roles_include_bellhops_kinds() -> Result<()> {
+    let users = install("users", &["--set=admission.enabled=false"]).await?;
+    let cluster = cluster().await;
+    for role in ["view", "edit", "admin"] {
+        let (role_arg, user) = (format!("--clusterrole={role}"), format!("--user={role}-of-team"));
+        cluster.kubectl(["-n", &users.team, "create", "rolebinding", role, &role_arg, &user]).await?;
+    }
+    let client = cluster.client().await?;
+    let (team, other) = (users.team.as_str(), users.other.as_str());
+    let kinds = ["subscriptions.bellhop.dev", "workflowtriggers.bellhop.dev"];
+    let answers = async |role: &str| -> Result<Vec<bool>> {
+        let mut answers = Vec::new();
+        for verb in ["get", "list", "watch", "create", "update", "patch", "delete"] {
+            for kind in kinds {
+                answers.push(allowed(&client, &format!("{role}-of-team"), &[], &(verb, kind, team, true), None).await?);
+            }
+        }
+        Ok(answers)
+    };
+    // The controller manager puts the roles together.
+    eventually(Duration::from_secs(60), "the roles are put together", async || {
+        ensure!(answers("view").await? == [&[true; 6][..], &[false; 8]].concat(), "view: {:?}", answers("view").await?);
+        for role in ["edit", "admin"] {
+            ensure!(answers(role).await? == [true; 14], "{role}: {:?}", answers(role).await?);
+        }
+        Ok(())
+    })
+    .await?;
+    let refused: [Question; 5] = [
+        ("patch", "subscriptions.bellhop.dev/status", team, false),
+        ("update", "workflowtriggers.bellhop.dev/status", team, false),
+        ("create", "triggerplugins.bellhop.dev", "", false),
+        ("get", "subscriptions.bellhop.dev", other, false),
+        ("create", "workflowtriggers.bellhop.dev", other, false),
+    ];
+    for question in refused {
+        for role in ["view", "edit", "admin"] {
+            let answer = allowed(&client, &format!("{role}-of-team"), &[], &question, None).await?;
+            assert!(!answer, "{role}: {question:?}");
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! The integration tests: one binary, against the real API server and the real Gitea.
 
+mod activity;
+mod admission;
 mod api_server;
 mod bad_input;
 mod cap;

@@ -35,3 +35,14 @@
   - ipBlock: {cidr: {{ . | quote }}}
   {{- end }}
 {{- end }}
+{{/* The API server's questions at admission; nothing if there are none. */}}
+{{- define "bellhop.ingressFromApiServer" -}}
+{{- if .Values.admission.enabled }}
+- ports:
+  - {port: internal, protocol: TCP}
+  {{- with .Values.networkPolicy.apiServerFrom }}
+  from:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}

@@ -79,6 +79,8 @@ app.kubernetes.io/part-of: bellhop
 - name: BELLHOP_WATCH_NAMESPACES
   value: {{ join "," . | quote }}
 {{- end }}
+- name: BELLHOP_ACTIVITY_INTERVAL
+  value: {{ .Values.activityInterval | quote }}
 - name: BELLHOP_CLUSTER_DOMAIN
   value: {{ .Values.clusterDomain | quote }}
 {{- with .Values.allowAddresses }}
@@ -114,6 +116,28 @@ app.kubernetes.io/part-of: bellhop
   value: {{ .Values.controller.deletionDeadline | quote }}
 - name: BELLHOP_NAMESPACE_DELETION_DEADLINE
   value: {{ .Values.controller.namespaceDeletionDeadline | quote }}
+- name: BELLHOP_INTERNAL_LISTEN
+  value: "0.0.0.0:9443"
+- name: BELLHOP_INTERNAL_NAMES
+  value: {{ include "bellhop.internalName" . | quote }}
+- name: BELLHOP_AUTHORITY_LIFE
+  value: {{ .Values.controller.authorityLife | quote }}
+- name: BELLHOP_CERTIFICATE_LIFE
+  value: {{ .Values.controller.certificateLife | quote }}
+{{- if .Values.admission.enabled }}
+- name: BELLHOP_ADMISSION_CONFIGURATION
+  value: {{ include "bellhop.fullname" . | quote }}
+{{- end }}
+- name: BELLHOP_ACTIVITY_WRITES
+  value: {{ .Values.controller.activityWrites | int64 | quote }}
+- name: BELLHOP_EXTERNAL_TIMEOUT
+  value: {{ .Values.controller.externalTimeout | quote }}
+- name: BELLHOP_EXTERNAL_CALLS_PER_SECOND
+  value: {{ .Values.controller.externalCallsPerSecond | quote }}
+{{- with .Values.controller.externalCAFile }}
+- name: BELLHOP_EXTERNAL_CA_FILE
+  value: {{ . | quote }}
+{{- end }}
 {{- end }}
 
 {{/* What the ingress is told, and the one process in standalone mode. */}}
@@ -202,6 +226,11 @@ securityContext:
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Name under which the controller's internal listener is reached. */}}
+{{- define "bellhop.internalName" -}}
+{{ include "bellhop.fullname" . }}-internal.{{ .Release.Namespace }}.svc
 {{- end }}
 
 {{/* Where a pod may run. Takes a dict: root, component, values, perRevision. */}}

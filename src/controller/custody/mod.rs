@@ -11,7 +11,7 @@ mod vault;
 mod webhook;
 
 pub use secrets::{Capture, Retired, SecretOrigin};
-pub use vault::{AUTHORIZATION_VERSION_ANNOTATION, CUSTODY_LABEL, Stored, SUBSCRIPTION_ANNOTATION, Vault, read};
+pub use vault::{AUTHORIZATION_VERSION_ANNOTATION, CUSTODY_LABEL, SUBSCRIPTION_ANNOTATION, Stored, Vault, read};
 pub use webhook::{WebhookRecord, WebhookState};
 
 use crate::api::{Subscription, SubscriptionSpec};
@@ -121,7 +121,11 @@ impl Custody {
         let of_user = self.credentials.values().map(String::as_str);
         let of_oauth = self.authorization.secrets().into_iter();
         let own = self.secrets();
-        of_user.chain(of_oauth).chain(own.iter().map(String::as_str)).map(|text| Secret::from(text.to_owned())).collect()
+        of_user
+            .chain(of_oauth)
+            .chain(own.iter().map(String::as_str))
+            .map(|text| Secret::from(text.to_owned()))
+            .collect()
     }
 }
 

@@ -135,7 +135,8 @@ impl Custody {
         if self.secret_origin != SecretOrigin::External {
             return;
         }
-        let of_webhook = self.webhooks.iter().filter(|record| record.id().is_some()).find_map(|record| record.secret.clone());
+        let of_webhook =
+            self.webhooks.iter().filter(|record| record.id().is_some()).find_map(|record| record.secret.clone());
         self.callback_secret = of_webhook.unwrap_or_default();
     }
 }

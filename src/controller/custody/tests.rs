@@ -94,7 +94,7 @@ fn while_a_webhook_is_replaced_the_secrets_of_both_are_accepted() {
     assert_eq!(refused.secrets(), ["first"], "a create call that was refused leaves nothing behind");
 
     custody.webhook_mut(new_attempt).unwrap().state = WebhookState::Created { id: "2".into() };
-    custody.complete(new_attempt);
+    custody.complete(new_attempt, 0);
     assert!(custody.webhook(old_attempt).unwrap().is_retiring());
     custody.forget(old_attempt, Some(500));
     assert_eq!(custody.secrets(), ["second", "first"], "for what is still under way");

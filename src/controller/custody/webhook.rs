@@ -61,6 +61,9 @@ pub struct WebhookRecord {
     /// When the external system forgets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<i64>,
+    /// When it may be deleted, if it has to be. What it has still to deliver may be lost with it.
+    #[serde(default)]
+    pub retire_at: i64,
 }
 
 impl fmt::Debug for WebhookRecord {
@@ -87,6 +90,7 @@ impl WebhookRecord {
             created_at: 0,
             renewed_at: 0,
             expires_at: None,
+            retire_at: 0,
         }
     }
 
@@ -135,8 +139,8 @@ impl Custody {
         events.iter().all(|event| self.of_event(event.as_deref()).any(WebhookRecord::is_registered))
     }
 
-    /// Notes that the webhook is complete. What it replaces has to be deleted from now on.
-    pub fn complete(&mut self, attempt: Uuid) {
+    /// Notes that the webhook is complete. What it replaces has to be deleted at `retire_at`.
+    pub fn complete(&mut self, attempt: Uuid, retire_at: i64) {
         let Some(record) = self.webhook_mut(attempt) else { return };
         let (event, id) = (record.event.clone(), record.id().map(str::to_owned));
         let Some(id) = id else { return };
@@ -147,6 +151,7 @@ impl Custody {
                 && let WebhookState::Registered { id } = &other.state
             {
                 other.state = WebhookState::Retiring { id: id.clone() };
+                other.retire_at = retire_at;
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Takes a Subscription in: a slot, its custody, its route.
 
-use super::desk::Desk;
 use super::calls::{self, Calls};
+use super::desk::Desk;
 use super::{Blocked, oauth};
 use crate::api::{ROTATE_ANNOTATION, Subscription, reason, type_};
 use crate::controller::custody::{Custody, SecretOrigin, Stored};
-use crate::controller::slots::{Decision, Waiting, decide};
+use crate::controller::slots::{self, Decision, Waiting, decide};
 use crate::controller::{Context, Failure, installation, uid_of};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -40,11 +40,10 @@ pub async fn accept(
                 context.ledgers.put(&namespace, plugin, &ledger).await?;
             }
             Decision::Full => {
-                let names = ledger.holders.values().cloned().collect::<Vec<_>>().join(", ");
+                let names = ledger.holders.values().map(String::as_str);
                 let message = format!(
-                    "{} of {cap} Subscriptions of the plugin \"{plugin}\" in the namespace {namespace} are taken ({names}); \
-                     this one is accepted when one of them is deleted",
-                    ledger.holders.len()
+                    "{}; this one is accepted when one of them is deleted",
+                    slots::taken(cap, plugin, &namespace, names)
                 );
                 return Err(Blocked::stalled(type_::ACCEPTED, reason::QUOTA_EXCEEDED, message).into());
             }
@@ -88,8 +87,9 @@ async fn waiting(context: &Context, namespace: &str, plugin: &str, me: Uuid) -> 
     Ok(list.items.iter().filter(|other| is_me(other) || wants_slot(other)).filter_map(rank).collect())
 }
 
-/// One that is refused for another reason than the cap does not hold up those behind it.
-fn wants_slot(subscription: &Subscription) -> bool {
+/// Whether a Subscription holds a slot or may get one. One that is refused for another reason than the cap does not hold
+/// up those behind it.
+pub fn wants_slot(subscription: &Subscription) -> bool {
     let accepted = subscription.status.as_ref().and_then(|status| {
         status.conditions.iter().find(|condition| condition.type_ == type_::ACCEPTED && condition.status == "False")
     });
@@ -116,7 +116,6 @@ pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure
     let confirmed = context.replicas.confirmed(&route).await;
     confirmed.map_err(|why| Blocked::retrying(type_::READY, reason::ROUTE_NOT_LIVE, why).into())
 }
-
 
 /// Asks the external system whether the credentials are good, and stores them as confirmed.
 ///

@@ -44,7 +44,12 @@ impl From<&Blocked> for Retry {
             (Some(after), _) => Retry::After(after),
             (None, true) => Retry::Backoff,
             // What a person has to mend in the external system is not watched; what is watched wakes the pass anyway.
-            (None, false) if matches!(blocked.reason, reason::CREDENTIALS_REFUSED | reason::CLIENT_NOT_FOUND | reason::SECRET_EXISTS) => {
+            (None, false)
+                if matches!(
+                    blocked.reason,
+                    reason::CREDENTIALS_REFUSED | reason::CLIENT_NOT_FOUND | reason::SECRET_EXISTS
+                ) =>
+            {
                 Retry::Slow
             }
             (None, false) => Retry::OnChange,
@@ -74,8 +79,6 @@ pub enum Upkeep {
     Removal,
     /// It is looked at, and mended.
     Check,
-    /// The authorization is refreshed.
-    Authorization,
 }
 
 /// How a pass has ended.

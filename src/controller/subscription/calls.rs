@@ -122,12 +122,6 @@ impl<'a> Calls<'a> {
         self
     }
 
-    /// For a webhook that is known by its id alone.
-    pub fn about_id(mut self, id: &str) -> Self {
-        self.webhook = Some(WebhookRef { id: id.to_owned(), values: BTreeMap::new() });
-        self
-    }
-
     /// For a webhook that was found in a list.
     pub fn about_found(mut self, found: &Found) -> Self {
         self.webhook = Some(WebhookRef { id: found.id.clone(), values: found.values.clone() });
@@ -153,7 +147,8 @@ impl<'a> Calls<'a> {
         let begun = std::time::Instant::now();
         let (mut page, mut all) = (Page::First, Vec::<Found>::new());
         for _ in 0..MOST_PAGES {
-            let call = self.with_context(|c| plugin.find_call(c, &page)).map_err(|error| self.broken("find", &error))?;
+            let call =
+                self.with_context(|c| plugin.find_call(c, &page)).map_err(|error| self.broken("find", &error))?;
             let Some(call) = call else { return Ok(None) };
             let asked = call.url.clone();
             let response = self.carry_out("find", call).await.map_err(|outcome| self.explain("find", outcome))?;

@@ -16,6 +16,7 @@ mod status;
 mod tests;
 mod times;
 mod upkeep;
+pub mod valid;
 
 use super::custody::{AUTHORIZATION_VERSION_ANNOTATION, SUBSCRIPTION_ANNOTATION};
 use super::watch::{Changes, stream, touched};
@@ -34,6 +35,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+pub use accept::wants_slot;
 pub use blocked::Blocked;
 pub use delete::delete as delete_webhooks;
 pub use delete::{ORPHANS, leftovers};

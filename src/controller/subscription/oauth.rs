@@ -60,7 +60,9 @@ pub async fn fresh(desk: &Desk<'_>, stored: Stored) -> Result<Stored, Failure> {
     let oauth = desk.plugin.oauth2().filter(|_| stored.custody.accepted.authorization.oauth2.is_some());
     let Some(oauth) = oauth else { return Ok(stored) };
     match authorization::next(&stored.custody.authorization, oauth.grant, crate::controller::now()) {
-        Next::Refresh | Next::FetchClientCredentials => authorization::refresh(desk.context, desk.plugin, &stored).await,
+        Next::Refresh | Next::FetchClientCredentials => {
+            authorization::refresh(desk.context, desk.plugin, &stored).await
+        }
         _ => Ok(stored),
     }
 }

@@ -3,7 +3,6 @@
 use super::blocked::{Outcome, Trouble};
 use super::desk::{Desk, Tally};
 use super::plan::{self, Given, Step, View};
-use super::times::Timing;
 use super::{Blocked, accept, calls, memory, oauth, register, secrets, status, upkeep};
 use crate::api::{Is, Subscription, reason, type_};
 use crate::controller::custody::{Custody, Stored};
@@ -128,7 +127,7 @@ impl<'a> Pass<'a> {
         given: Option<&Given>,
         failed: &BTreeSet<Option<String>>,
     ) -> Result<Step, Failure> {
-        let (custody, options) = (self.custody(), &self.context.options);
+        let custody = self.custody();
         let (mut handed_over, mut link) = (true, String::new());
         if let Some(custody) = custody {
             handed_over = secrets::is_handed_over(self.context, custody).await?;
@@ -145,7 +144,7 @@ impl<'a> Pass<'a> {
             looked: &self.looked,
             started: self.context.memory.started(),
             failed,
-            timing: Timing { drift_interval: options.drift_interval, rotation_grace: options.rotation_grace },
+            drift_interval: self.context.options.drift_interval,
             now: now(),
         }))
     }
@@ -287,9 +286,11 @@ impl<'a> Pass<'a> {
     /// A webhook whose life is over receives nothing.
     fn judged(&self, mut outcome: Outcome) -> Outcome {
         let now = now();
-        let over = self.custody().into_iter().flat_map(|custody| &custody.webhooks).find(|record| {
-            record.is_registered() && record.expires_at.is_some_and(|end| end <= now)
-        });
+        let over = self
+            .custody()
+            .into_iter()
+            .flat_map(|custody| &custody.webhooks)
+            .find(|record| record.is_registered() && record.expires_at.is_some_and(|end| end <= now));
         if let (None, Some(record), false) = (&outcome.blocked, over, outcome.unfinished) {
             let why = outcome.troubles.iter().find(|trouble| trouble.event == record.event);
             let why = why.map_or_else(|| "it was not renewed".to_owned(), |trouble| trouble.blocked.message.clone());

@@ -3,15 +3,14 @@
 //! Each pass begins from what is stored, does the first step that is missing, and stores what came of it. A controller
 //! that is killed between two steps therefore goes on where it stopped.
 
-mod accept;
 mod keep;
 
-use super::Blocked;
+use super::{Blocked, valid};
 use super::blocked::Upkeep;
-use super::times::Timing;
 use crate::api::{Subscription, reason, type_};
 use crate::controller::PluginState;
 use crate::controller::custody::{Custody, SecretOrigin};
+use crate::plugin::Plugin;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
@@ -176,8 +175,8 @@ pub struct View<'a> {
     pub started: i64,
     /// The events whose upkeep has failed in this pass.
     pub failed: &'a BTreeSet<Option<String>>,
-    /// The administrator's options.
-    pub timing: Timing,
+    /// From one look at the external system to the next; zero: never.
+    pub drift_interval: Duration,
     /// The time.
     pub now: i64,
 }
@@ -197,30 +196,22 @@ pub fn next(view: &View) -> Step {
     }
     // Once accepted, a plugin that is missing or broken makes the Subscription unready and loses nothing.
     let blocked_at = if view.custody.is_some() { type_::READY } else { type_::ACCEPTED };
-    let name = &subscription.spec.plugin_ref.name;
-    let plugin = match view.plugin {
-        PluginState::Ready(plugin) => plugin,
-        PluginState::NotFound => {
-            return Step::Blocked(Blocked::waiting(
-                blocked_at,
-                reason::PLUGIN_NOT_FOUND,
-                format!(
-                    "spec.pluginRef.name: there is no TriggerPlugin \"{name}\"; `kubectl get triggerplugins` lists them"
-                ),
-            ));
-        }
-        PluginState::Broken(mistakes) => {
-            return Step::Blocked(Blocked::waiting(
-                blocked_at,
-                reason::PLUGIN_NOT_READY,
-                format!("TriggerPlugin \"{name}\" has mistakes: {mistakes}"),
-            ));
-        }
+    let plugin = match valid::plugin(&subscription.spec.plugin_ref.name, view.plugin) {
+        Ok(plugin) => plugin,
+        Err(mistake) => return Step::Blocked(Blocked::waiting(blocked_at, mistake.reason, mistake.message)),
     };
     match view.custody {
-        None => accept::accept(subscription, plugin),
+        None => accept(subscription, plugin),
         Some(custody) if subscription.spec.authorization.manual.is_some() => keep::by_hand(view, custody),
         Some(custody) => keep::automatic(view, plugin, custody),
+    }
+}
+
+fn accept(subscription: &Subscription, plugin: &Plugin) -> Step {
+    let spec = &subscription.spec;
+    match valid::events(spec, plugin) {
+        Ok(events) => Step::Accept { events, origin: valid::secret_origin(spec, plugin) },
+        Err(mistake) => Step::Blocked(Blocked::stalled(type_::ACCEPTED, mistake.reason, mistake.message)),
     }
 }
 

@@ -5,7 +5,7 @@
 use super::Blocked;
 use super::calls::{Calls, Changed, NotCreated};
 use super::desk::Desk;
-use super::times::millis;
+use super::times::{OVERLAP, millis};
 use crate::api::{reason, type_};
 use crate::controller::Failure;
 use crate::controller::custody::{Custody, SecretOrigin, Stored, WebhookRecord, WebhookState};
@@ -96,12 +96,8 @@ async fn settle_found(
     record: WebhookRecord,
     found: &Found,
 ) -> Result<Stored, Failure> {
-    let captured = Captured {
-        id: found.id.clone(),
-        secret: None,
-        expires_at: found.expires_at,
-        values: found.values.clone(),
-    };
+    let captured =
+        Captured { id: found.id.clone(), secret: None, expires_at: found.expires_at, values: found.values.clone() };
     let version = stored.custody.secret_version;
     settle(desk, stored, &WebhookRecord { secret_version: version, ..record }, captured).await
 }
@@ -165,7 +161,7 @@ async fn settle(
         found.values.extend(captured.values.clone());
         found.expires_at = end_of_life(desk.plugin, captured.expires_at, now);
         take_secret(custody, desk.plugin, record.attempt, captured.secret.as_ref().and_then(|s| s.expose_str()));
-        finish(custody, desk.plugin, record.attempt);
+        finish(custody, desk.plugin, record.attempt, now);
     };
     let stored = desk.context.vault.record(stored, store).await?;
     check_secret(&stored, record.attempt, "create")?;
@@ -181,7 +177,8 @@ pub async fn complete(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Result
     let index = record.completed;
     let vault = &desk.context.vault;
     if index >= desk.plugin.after_count() {
-        let stored = vault.record(stored, |custody| finish(custody, desk.plugin, attempt)).await?;
+        let now = desk.time();
+        let stored = vault.record(stored, |custody| finish(custody, desk.plugin, attempt, now)).await?;
         check_secret(&stored, attempt, "create")?;
         return Ok(stored);
     }
@@ -196,7 +193,7 @@ pub async fn complete(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Result
                     record.expires_at = end_of_life(desk.plugin, Some(end), now);
                 }
                 take_secret(custody, desk.plugin, attempt, captured.secret.as_ref().and_then(|s| s.expose_str()));
-                finish(custody, desk.plugin, attempt);
+                finish(custody, desk.plugin, attempt, now);
             };
             let stored = vault.record(stored, store).await?;
             check_secret(&stored, attempt, "after")?;
@@ -233,7 +230,7 @@ fn take_secret(custody: &mut Custody, plugin: &Plugin, attempt: Uuid, secret: Op
 }
 
 /// Takes a webhook into use when nothing is missing any more; one whose secret was told once and is lost is deleted.
-fn finish(custody: &mut Custody, plugin: &Plugin, attempt: Uuid) {
+fn finish(custody: &mut Custody, plugin: &Plugin, attempt: Uuid, now: i64) {
     let Some(record) = custody.webhook(attempt) else { return };
     if !matches!(record.state, WebhookState::Created { .. }) || record.completed < plugin.after_count() {
         return;
@@ -242,7 +239,7 @@ fn finish(custody: &mut Custody, plugin: &Plugin, attempt: Uuid) {
     if custody.secret_origin == SecretOrigin::External && record.secret.is_none() && !told_later {
         custody.reject(attempt);
     } else {
-        custody.complete(attempt);
+        custody.complete(attempt, now.saturating_add(millis(OVERLAP)));
     }
 }
 

@@ -71,9 +71,8 @@ impl Named {
         let field = self.field;
         let blocked = |reason, message| Err(Blocked::waiting(self.condition, reason, message).into());
         let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
-        let is_for_plugin = |labels: &BTreeMap<String, String>| {
-            labels.get(CREDENTIALS_FOR_LABEL).is_some_and(|value| value == plugin)
-        };
+        let is_for_plugin =
+            |labels: &BTreeMap<String, String>| labels.get(CREDENTIALS_FOR_LABEL).is_some_and(|value| value == plugin);
         let Some(metadata) = api.get_metadata_opt(secret_name).await? else {
             let message = format!("{field}: there is no Secret \"{secret_name}\" in the namespace {namespace}");
             return blocked(reason::SECRET_NOT_FOUND, message);

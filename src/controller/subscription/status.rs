@@ -90,9 +90,9 @@ pub fn status(facts: &Facts) -> SubscriptionStatus {
             method: subscription.spec.authorization.method().to_owned(),
             account: custody.and_then(|custody| custody.account.clone()),
             url: facts.link.clone(),
-            client: record.and_then(|record| record.client.as_ref()).map(|client| {
-                client.describe(subscription.metadata.namespace.as_deref().unwrap_or_default())
-            }),
+            client: record
+                .and_then(|record| record.client.as_ref())
+                .map(|client| client.describe(subscription.metadata.namespace.as_deref().unwrap_or_default())),
         }),
         webhooks: custody.map(webhooks).unwrap_or_default(),
         events: custody.map(|custody| custody.events.clone()).unwrap_or_default(),

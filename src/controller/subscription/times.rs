@@ -6,17 +6,12 @@ use crate::controller::custody::WebhookRecord;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How often webhooks are looked at and how long an old secret is accepted; the administrator's options.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// From one look at the external system to the next; zero: never.
-    pub drift_interval: Duration,
-    /// How long a callback secret is accepted after no webhook has it any more.
-    pub rotation_grace: Duration,
-}
-
 /// How long the secret of a webhook that was made by hand is accepted after there is a new one: a person has to enter it.
 pub const MANUAL_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a webhook that was replaced goes on beside the new one: what happened just before the new one was there is on
+/// its way from the old one, and some systems drop it when they delete the webhook. An event in between comes from both.
+pub const OVERLAP: Duration = Duration::from_secs(5);
 
 /// A duration in milliseconds.
 pub fn millis(duration: Duration) -> i64 {

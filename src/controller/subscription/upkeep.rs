@@ -129,7 +129,9 @@ pub async fn create_again(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Re
     let change = |record: &mut WebhookRecord| {
         record.state = crate::controller::custody::WebhookState::Registered { id: captured.id.clone() };
         record.values.extend(captured.values.clone());
-        if let (Some(_), Some(secret)) = (&record.secret, captured.secret.as_ref().and_then(|secret| secret.expose_str())) {
+        if let (Some(_), Some(secret)) =
+            (&record.secret, captured.secret.as_ref().and_then(|secret| secret.expose_str()))
+        {
             record.secret = Some(secret.to_owned());
         }
     };

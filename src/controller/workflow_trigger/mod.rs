@@ -1,6 +1,6 @@
 //! The controller of WorkflowTriggers: says whether they will fire, and if not, why.
 
-mod plan;
+pub mod plan;
 
 use super::watch::{Changes, stream};
 use super::{Context, Failure, PluginState, uid_of};

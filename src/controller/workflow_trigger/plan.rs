@@ -42,13 +42,13 @@ pub fn judge(
         let message = format!("spec.subscriptionRef.name: there is no Subscription \"{name}\" in this namespace");
         return Verdict::waiting(reason::SUBSCRIPTION_NOT_FOUND, message);
     };
-    if let Err(error) = runners.url(&trigger.namespace().unwrap_or_default(), &spec.runner) {
-        return Verdict::mistake(reason::RUNNER_NOT_ALLOWED, error.to_string());
-    }
     if let PluginState::Ready(plugin) = plugin
         && let Err(verdict) = check_against(trigger, subscription, plugin)
     {
         return verdict;
+    }
+    if let Err(error) = runners.url(&trigger.namespace().unwrap_or_default(), &spec.runner) {
+        return Verdict::mistake(reason::RUNNER_NOT_ALLOWED, error.to_string());
     }
     let ready = subscription.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == type_::READY);
     if ready.is_none_or(|ready| ready.status != "True") {

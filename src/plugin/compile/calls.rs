@@ -131,6 +131,7 @@ impl Compiler<'_> {
             body,
             encoding: call.encoding,
             success,
+            making: allowed.making,
         })
     }
 

@@ -125,6 +125,20 @@ fn what_is_missing_is_an_error() {
 }
 
 #[test]
+fn only_calls_that_make_a_webhook_hold_the_secret() {
+    let header = json!({"x": "string(callback[?'secret'].orValue('none'))"});
+    let plugin =
+        compile(with_all([("/webhook/delete/headers", header.clone()), ("/webhook/update/headers", header)])).unwrap();
+    let given = acme();
+    let delete = plugin.delete_call(&given.context()).unwrap().unwrap();
+    let update = plugin.update_call(&given.context()).unwrap().unwrap();
+    assert_eq!(
+        (&delete.headers["x"], &update.headers["x"]),
+        (&"none".parse().unwrap(), &"callback-s3cret".parse().unwrap())
+    );
+}
+
+#[test]
 fn credentials_stay_in_the_allowed_origins() {
     let plugin =
         compile(with("/allowedOrigins", json!(["https://git.example.com", "http://127.0.0.1:3000/sub"]))).unwrap();
@@ -344,7 +358,8 @@ fn the_examples_make_the_vendors_calls() {
     assert!(gitea.update_call(&given.context()).unwrap().is_none());
     let delete = gitea.delete_call(&given.context()).unwrap().unwrap();
     assert_eq!(delete.url.path(), "/api/v1/repos/acme/web/hooks/17");
-    let list = format!(r#"[{{"id": 3, "config": {{"url": "{URL}", "content_type": "json"}}}}]"#);
+    let events = r#""active": true, "events": ["push", "issue_comment", "pull_request_comment"]"#;
+    let list = format!(r#"[{{"id": 3, {events}, "config": {{"url": "{URL}", "content_type": "json"}}}}]"#);
     assert_eq!(ids(gitea.found(&given.context(), &response(200, list)).unwrap()), ["3"]);
 
     let github = example("github-push");
@@ -354,6 +369,6 @@ fn the_examples_make_the_vendors_calls() {
     assert_eq!(create.headers["authorization"], "Bearer hunter2");
     assert_eq!(create.headers["accept"], "application/vnd.github+json");
     assert!(create.headers.contains_key("user-agent") && create.headers.contains_key("x-github-api-version"));
-    let list = format!(r#"[{{"id": 1, "config": {{}}}}, {{"id": 2, "config": {{"url": "{URL}"}}}}]"#);
+    let list = format!(r#"[{{"id": 1, "config": {{}}}}, {{"id": 2, {events}, "config": {{"url": "{URL}"}}}}]"#);
     assert_eq!(ids(github.found(&given.context(), &response(200, list)).unwrap()), ["2"]);
 }

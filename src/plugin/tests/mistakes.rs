@@ -186,6 +186,229 @@ fn mistakes_name_their_field() {
     }
 }
 
+/// A call that is right.
+fn call(url: &str) -> Value {
+    json!({"method": "GET", "url": format!("{{+parameters.baseURL}}{url}")})
+}
+
+fn call_with(url: &str, more: Value) -> Value {
+    let mut call = call(url);
+    call.as_object_mut().unwrap().extend(object(more));
+    call
+}
+
+#[test]
+fn mistakes_in_the_life_of_a_webhook_name_their_field() {
+    let step = |url: &str, capture: Value| call_with(url, json!({ "capture": capture }));
+    for (pointer, value, field, problem) in [
+        // Steps.
+        ("before", json!([step("/a", json!({}))]), "before[0].capture", "is empty"),
+        ("before", json!([step("/a", json!({"a-b": "''"}))]), "before[0].capture.a-b", "letters, digits and `_`"),
+        ("before", json!([step("/a", json!({"1a": "''"}))]), "before[0].capture.1a", "begins with no digit"),
+        (
+            "before",
+            json!([step("/a", json!({"a": "''"})), step("/b", json!({"a": "''"}))]),
+            "before[1].capture.a",
+            "is captured already",
+        ),
+        ("before", json!([step("/{setup.a}", json!({"a": "''"}))]), "before[0].url", "unknown variable `setup.a`"),
+        (
+            "before",
+            json!([step("/a", json!({"a": "''"})), step("/{setup.b}", json!({"b": "''"}))]),
+            "before[1].url",
+            "did you mean `setup.a`?",
+        ),
+        (
+            "before",
+            json!([step("/{webhook.id}", json!({"a": "''"}))]),
+            "before[0].url",
+            "unknown variable `webhook.id`",
+        ),
+        ("before", json!([step("/{event}", json!({"a": "''"}))]), "before[0].url", "unknown variable `event`"),
+        ("before", json!([step("/a", json!({"a": "parameters.owner"}))]), "before[0].capture.a", "unknown variable"),
+        ("after", json!([step("/a", json!({"id": "''"}))]), "after[0].capture.id", "has a meaning of its own"),
+        ("after", json!([step("/{webhook.a}", json!({"a": "''"}))]), "after[0].url", "unknown variable `webhook.a`"),
+        ("after", json!([step("/a", json!({"secret": "response.x"}))]), "after[0].capture.secret", "has no `x`"),
+        (
+            "after",
+            json!([step("/a", json!({"secret": "''"}))]),
+            "create",
+            "the external system chooses the secret (spec.webhook.after[0].capture.secret)",
+        ),
+        // Create.
+        ("create/capture/values", json!({"secret": "''"}), "create.capture.values.secret", "a meaning of its own"),
+        ("create/capture/values", json!({"expiresAt": "''"}), "create.capture.values.expiresAt", "a meaning"),
+        ("create/capture/values", json!({"a": "''"}), "find.values.a", "create.capture.values has it"),
+        ("create/capture/secret", json!("response.body.s"), "create", "leave `callback.secret` out"),
+        ("create/capture/expiresAt", json!("callback.attempt"), "create.capture.expiresAt", "unknown variable"),
+        ("create/capture/id", json!("event"), "create.capture.id", "unknown variable `event`"),
+        ("create/success", json!("body.ok"), "create.success", "unknown variable `body`"),
+        ("create/url", json!("{+parameters.baseURL}/{page}"), "create.url", "unknown variable `page`"),
+        ("create/url", json!("{+parameters.baseURL}/{callback.secret}"), "create.url", "unknown variable"),
+        ("create/body", json!("page"), "create.body", "unknown variable `page`"),
+        ("create/body", json!("setup.a"), "create.body", "unknown variable `setup`"),
+        ("create/body", json!("event"), "create.body", "unknown variable `event`"),
+        ("delete/body", json!("callback.attempt"), "delete.body", "`callback` has no `attempt`"),
+        ("update/body", json!("webhook.resource"), "update.body", "`webhook` has no `resource`"),
+        // Credentials in URLs.
+        (
+            "create/url",
+            json!("{+parameters.baseURL}/{credentials.tokn}"),
+            "create.url",
+            "did you mean `credentials.token`?",
+        ),
+        ("create/url", json!("https://{credentials.token}.example.com/"), "create.url", "must stand behind the origin"),
+        ("create/url", json!("{+credentials.token}/x"), "create.url", "must stand behind the origin"),
+        ("create/url", json!("{+parameters.baseURL}{credentials.token}"), "create.url", "must stand behind the origin"),
+        (
+            "create/url",
+            json!("{+parameters.baseURL}/{+credentials.token}"),
+            "create.url",
+            "not in a reserved expansion",
+        ),
+        // Find.
+        ("find/pagination", json!({}), "find.pagination", "exactly one of next and nextURL"),
+        ("find/pagination", json!({"next": "''", "nextURL": "''"}), "find.pagination", "exactly one"),
+        ("find/pagination", json!({"next": "page + 1"}), "find.pagination.next", "every page would be the first"),
+        ("find/pagination", json!({"nextURL": "page"}), "find.pagination.nextURL", "unknown variable `page`"),
+        ("find/values", json!({"a": "''"}), "find.values.a", "both must have the same names"),
+        ("find/healthy", json!("item.x == callback.name"), "find.healthy", "`callback` has no `name`"),
+        ("find/match", json!("item.x in events"), "find.match", "unknown variable `events`"),
+        ("find/expiresAt", json!("response.body"), "find.expiresAt", "unknown variable `response`"),
+        // Read.
+        ("read", call("/{page}"), "read.url", "unknown variable `page`"),
+        ("read", call_with("/", json!({"exists": "item.x"})), "read.exists", "unknown variable `item`"),
+        ("read", call_with("/", json!({"healthy": "callback.secret == ''"})), "read.healthy", "has no `secret`"),
+        // Renewal.
+        ("renewal", json!({"by": "refresh", "life": "1h"}), "renewal.by", "needs the call spec.webhook.refresh"),
+        ("renewal", json!({"by": "create", "life": "1h"}), "renewal.by", "`idempotent: true`"),
+        ("renewal", json!({"by": "replace"}), "renewal.life", "is missing"),
+        ("renewal", json!({"by": "replace", "life": "0s"}), "renewal.life", "is no time at all"),
+        ("renewal", json!({"by": "replace", "life": "-1h"}), "renewal.life", "is negative"),
+        ("refresh", call("/{webhook.id}"), "refresh", "is never called"),
+        ("refresh", call_with("/", json!({"expiresAt": "webhook.id"})), "refresh.expiresAt", "unknown variable"),
+    ] {
+        let (pointer, field) = (format!("/webhook/{pointer}"), format!("spec.webhook.{field}"));
+        expect(&with_all([(pointer.as_str(), value)]), &field, problem);
+    }
+    let mut spec = spec();
+    spec["webhook"].as_object_mut().unwrap().remove("create");
+    spec["webhook"]["renewal"] = json!({"by": "replace", "life": "1h"});
+    expect(&spec, "spec.webhook.renewal.by", "needs the call spec.webhook.create");
+}
+
+#[test]
+fn an_event_is_there_only_where_a_webhook_is_for_one() {
+    let per_event = ("/webhook/perEvent", json!(true));
+    let body = ("/webhook/create/body", json!("{'event': event, 'secret': callback.secret}"));
+    compile(with_all([per_event.clone(), body])).unwrap();
+    for place in ["verify", "before"] {
+        let value = call_with("/{event}", json!({"capture": {"a": "''"}}));
+        let value = if place == "before" { json!([value]) } else { value };
+        let pointer = format!("/webhook/{place}");
+        let spec = with_all([per_event.clone(), (pointer.as_str(), value)]);
+        expect(&spec, &format!("spec.webhook.{place}"), "unknown variable `event`");
+    }
+}
+
+#[test]
+fn mistakes_in_oauth2_name_their_field() {
+    let right = json!({
+        "authorizationURL": "https://git.example.com/authorize", "tokenURL": "https://git.example.com/token"
+    });
+    compile(with_all([("/authorization/oauth2", right.clone())])).unwrap();
+    let client = |origins: Value| json!({"secretRef": {"name": "c"}, "origins": origins});
+    for (name, value, field, problem) in [
+        ("authorizationURL", Value::Null, "authorizationURL", "the grant authorizationCode needs"),
+        ("authorizationURL", json!("{+webhook.id}"), "authorizationURL", "unknown variable `webhook.id`"),
+        ("tokenURL", json!("/token"), "tokenURL", "must begin with https://"),
+        ("tokenURL", json!("https://x/{credentials.accessToken}"), "tokenURL", "unknown variable"),
+        ("revocationURL", json!("https://x/{parameters.ownr}"), "revocationURL", "did you mean `parameters.owner`?"),
+        ("scopes", json!(["a b"]), "scopes[0]", "is no scope"),
+        ("scopes", json!(["a", ""]), "scopes[1]", "is no scope"),
+        ("authorizeParameters", json!({"state": "x"}), "authorizeParameters.state", "Bellhop sets this"),
+        ("authorizeParameters", json!({"code_challenge": "x"}), "authorizeParameters.code_challenge", "Bellhop sets"),
+        ("tokenParameters", json!({"client_secret": "x"}), "tokenParameters.client_secret", "Bellhop sets"),
+        ("tokenResponse", json!({"accessToken": "body.t"}), "tokenResponse.accessToken", "unknown variable `body`"),
+        ("tokenResponse", json!({"expiresIn": "("}), "tokenResponse.expiresIn", "1:"),
+        ("headers", json!({"authorization": "credentials.token"}), "headers.authorization", "has no `token`"),
+        ("headers", json!({"Host": "''"}), "headers.Host", "belongs to the HTTP client"),
+        ("headers", json!({"a": "''", "A": "''"}), "headers.a", "there twice"),
+        ("defaultClient", client(json!([])), "defaultClient.origins", "is empty"),
+        (
+            "defaultClient",
+            json!({"secretRef": {"name": ""}, "origins": ["https://x"]}),
+            "defaultClient.secretRef.name",
+            "is empty",
+        ),
+        ("defaultClient", client(json!(["https://x/"])), "defaultClient.origins[0]", "is no origin"),
+        ("defaultClient", client(json!(["https://x/y"])), "defaultClient.origins[0]", "is no origin"),
+        ("defaultClient", client(json!(["https://u@x"])), "defaultClient.origins[0]", "is no origin"),
+        ("defaultClient", client(json!(["https://x?y"])), "defaultClient.origins[0]", "is no origin"),
+        ("defaultClient", client(json!(["ftp://x"])), "defaultClient.origins[0]", "is no origin"),
+        ("defaultClient", client(json!(["x", "{+parameters.baseURL}"])), "defaultClient.origins[1]", "is no origin"),
+    ] {
+        let mut method = right.clone();
+        match value {
+            Value::Null => drop(method.as_object_mut().unwrap().remove(name)),
+            value => method[name] = value,
+        }
+        let field = format!("spec.authorization.oauth2.{field}");
+        expect(&with_all([("/authorization/oauth2", method)]), &field, problem);
+    }
+    // Scopes with another separator.
+    let mut method = right.clone();
+    method["scopeSeparator"] = json!(",");
+    method["scopes"] = json!(["a,b"]);
+    expect(&with_all([("/authorization/oauth2", method)]), "spec.authorization.oauth2.scopes[0]", "scopeSeparator");
+    // Nothing is parameterised, so a client's origin that is not allowed can never be used.
+    let mut method = right.clone();
+    method["defaultClient"] = client(json!(["https://git.example.com", "https://other.example.com"]));
+    let spec =
+        with_all([("/authorization/oauth2", method), ("/allowedOrigins", json!(["https://git.example.com/sub"]))]);
+    expect(&spec, "spec.authorization.oauth2.defaultClient.origins[1]", "nothing is ever sent to");
+    // A call must not set what either method sets.
+    let mut method = right.clone();
+    method["headers"] = json!({"x-token": "credentials.accessToken"});
+    let spec = with_all([("/authorization/oauth2", method), ("/webhook/verify/headers", json!({"X-Token": "''"}))]);
+    expect(&spec, "spec.webhook.verify.headers.X-Token", "spec.authorization.oauth2.headers sets this header");
+    // With both methods, a URL can hold only what both have.
+    let url = ("/webhook/create/url", json!("https://git.example.com/{credentials.token}"));
+    compile(with_all([url.clone()])).unwrap();
+    let spec = with_all([("/authorization/oauth2", right), url]);
+    expect(&spec, "spec.webhook.create.url", "unknown variable `credentials.token`");
+}
+
+#[test]
+fn mistakes_in_handshakes_name_their_field() {
+    for (handshake, field, problem) in [
+        (json!({"when": "item.x"}), "when", "unknown variable `item`"),
+        (json!({"when": ""}), "when", "is empty"),
+        (json!({"when": "true", "secret": "callback.secret"}), "secret", "unknown variable `callback`"),
+        (json!({"when": "true", "answer": {"status": 302}}), "answer.status", "302 is not from 200 to 299"),
+        (json!({"when": "true", "answer": {"status": 204, "body": "'x'"}}), "answer.body", "has no body"),
+        (json!({"when": "true", "answer": {"body": "response"}}), "answer.body", "unknown variable `response`"),
+        (json!({"when": "true", "answer": {"headers": {"a b": "''"}}}), "answer.headers.a b", "is no header name"),
+        (
+            json!({"when": "true", "answer": {"headers": {"Connection": "''"}}}),
+            "answer.headers.Connection",
+            "belongs to",
+        ),
+    ] {
+        let spec = with_all([("/callback/handshakes", json!([{"when": "false"}, handshake]))]);
+        expect(&spec, &format!("spec.callback.handshakes[1].{field}"), problem);
+    }
+    let secret = json!([{"when": "true", "secret": "body.s"}]);
+    let spec = with_all([("/callback/handshakes", secret)]);
+    expect(&spec, "spec.webhook.create", "spec.callback.handshakes[0].secret");
+}
+
+fn expect(spec: &Value, field: &str, problem: &str) {
+    let mistakes = compile(spec.clone()).err().unwrap_or_else(|| panic!("{field}: {problem}: it compiles"));
+    let found = mistakes.iter().any(|m| m.field.starts_with(field) && m.problem.contains(problem));
+    assert!(found, "{field}: {problem}: {mistakes:#?}");
+}
+
 #[test]
 fn all_mistakes_are_reported_at_once() {
     let mut spec = with("/callback/event", json!("a"));

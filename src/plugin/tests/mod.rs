@@ -1,8 +1,13 @@
 //! Tests of the whole engine: specs in, calls, events and refusals out.
 
 mod calls;
+mod captures;
 mod catalogue;
+mod handshakes;
 mod mistakes;
+mod oauth2;
+mod pagination;
+mod steps;
 mod triggers;
 mod verification;
 
@@ -78,6 +83,15 @@ pub(crate) fn with(pointer: &str, value: Value) -> Value {
         }
     }
     spec
+}
+
+/// The spec with several values replaced or added.
+pub(crate) fn with_all<const N: usize>(changes: [(&str, Value); N]) -> Value {
+    changes.into_iter().fold(spec(), |mut spec, (pointer, value)| {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        spec.pointer_mut(parent).unwrap()[name] = value;
+        spec
+    })
 }
 
 pub(crate) fn compile(spec: Value) -> Result<Plugin, Vec<Mistake>> {

@@ -31,6 +31,8 @@ pub struct Options {
     pub port: Option<u16>,
     /// The private listener's port; a free one if left out.
     pub private_port: Option<u16>,
+    /// The internal listener's port; a free one if left out.
+    pub internal_port: Option<u16>,
     /// What external systems call; the public listener if left out.
     pub public_url: Option<String>,
     /// More arguments.
@@ -58,6 +60,7 @@ impl Options {
             ingress_namespace: ingress_namespace.to_owned(),
             port: None,
             private_port: None,
+            internal_port: None,
             public_url: None,
             args: Vec::new(),
             env: Vec::new(),
@@ -83,6 +86,7 @@ pub struct Bellhop {
     options: Options,
     port: u16,
     private_port: u16,
+    internal_port: u16,
     data_dir: PathBuf,
     log: PathBuf,
     process: Option<Process>,
@@ -110,6 +114,7 @@ impl Bellhop {
         Ok(Bellhop {
             port: or_free(options.port)?,
             private_port: or_free(options.private_port)?,
+            internal_port: or_free(options.internal_port)?,
             data_dir,
             log: options.dir.join("log").join(format!("{}.log", options.name)),
             process: None,
@@ -168,6 +173,11 @@ impl Bellhop {
         format!("http://127.0.0.1:{}", self.private_port)
     }
 
+    /// The internal listener: `https://127.0.0.1:PORT`.
+    pub fn internal_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.internal_port)
+    }
+
     /// The data folder.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
@@ -207,6 +217,7 @@ impl Bellhop {
             .args(["--public-url", options.public_url.as_ref().unwrap_or(&self.url())])
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--private-listen", &format!("127.0.0.1:{}", self.private_port)])
+            .args(["--internal-listen", &format!("127.0.0.1:{}", self.internal_port)])
             .arg("--data-dir")
             .arg(&self.data_dir)
             .args(["--log-format", "json"])

@@ -82,7 +82,10 @@ pub fn automatic(view: &View, plugin: &Plugin, custody: &Custody) -> Step {
     }
     let oauth = plugin.oauth2().filter(|_| view.subscription.spec.authorization.oauth2.is_some());
     let token = oauth.and_then(|oauth| authorization::due(&custody.authorization, oauth.grant, view.now));
-    let webhooks = custody.webhooks.iter().flat_map(|record| [renewal(record), alarming(record), record.expires_at]);
+    let webhooks = custody.webhooks.iter().flat_map(|record| match record.is_registered() {
+        true => [renewal(record), alarming(record), record.expires_at],
+        false => [Some(record.retire_at), None, None],
+    });
     let due = webhooks.flatten().chain(looks.iter().map(|(_, at)| *at)).chain(secret_ends(custody));
     let due = due.filter(|at| *at > view.now).min();
     Step::Finished { next_look: [wait(view, due), token].into_iter().flatten().min() }
@@ -90,7 +93,7 @@ pub fn automatic(view: &View, plugin: &Plugin, custody: &Custody) -> Step {
 
 /// When each webhook should be looked at next.
 fn looks<'a>(view: &View, plugin: &Plugin, custody: &'a Custody) -> Vec<(&'a WebhookRecord, i64)> {
-    let interval = view.timing.drift_interval;
+    let interval = view.drift_interval;
     if interval.is_zero() || !(plugin.can_find() || plugin.can_read()) {
         return Vec::new();
     }
@@ -160,7 +163,8 @@ fn authorize(view: &View, plugin: &Plugin, custody: &Custody) -> Option<Step> {
 fn register(view: &View, plugin: &Plugin, custody: &Custody, wanted: &[Option<String>]) -> Option<Step> {
     let failed = |record: &&WebhookRecord| !view.failed.contains(&record.event);
     // First, so that a system that allows few webhooks has room.
-    if let Some(record) = custody.webhooks.iter().filter(failed).find(|record| record.is_retiring()) {
+    let over = |record: &&WebhookRecord| record.is_retiring() && record.retire_at <= view.now;
+    if let Some(record) = custody.webhooks.iter().filter(failed).find(over) {
         return Some(Step::Retire { attempt: record.attempt });
     }
     for event in wanted.iter().filter(|event| !view.failed.contains(*event)) {
@@ -177,7 +181,9 @@ fn register(view: &View, plugin: &Plugin, custody: &Custody, wanted: &[Option<St
         }
     }
     // A plugin that has changed may need others than it did.
-    let surplus = |record: &&WebhookRecord| record.id().is_some() && !wanted.contains(&record.event);
+    let surplus = |record: &&WebhookRecord| {
+        record.id().is_some() && !record.is_retiring() && !wanted.contains(&record.event)
+    };
     if let Some(record) = custody.webhooks.iter().filter(failed).find(surplus) {
         return Some(Step::Retire { attempt: record.attempt });
     }
@@ -195,7 +201,8 @@ fn register(view: &View, plugin: &Plugin, custody: &Custody, wanted: &[Option<St
 fn rotate(view: &View, plugin: &Plugin, custody: &Custody) -> Option<Step> {
     let behind: Vec<&WebhookRecord> =
         custody.webhooks.iter().filter(|record| record.secret_version < custody.secret_version).collect();
-    if let Some(record) = behind.iter().find(|record| !view.failed.contains(&record.event)) {
+    let next = behind.iter().find(|record| record.is_registered() && !view.failed.contains(&record.event));
+    if let Some(record) = next {
         let attempt = record.attempt;
         let in_place = plugin.can_update() && custody.secret_origin != SecretOrigin::External;
         return Some(match in_place {

@@ -1,0 +1,119 @@
+//! Requests by which an external system makes sure of a callback URL.
+
+use super::*;
+use http::HeaderMap;
+
+fn shaking(handshakes: Value) -> Plugin {
+    let create = ("/webhook/create/body", json!("{'url': callback.url}"));
+    compile(with_all([("/callback/handshakes", handshakes), create])).unwrap()
+}
+
+fn ask(
+    plugin: &Plugin,
+    method: &str,
+    query: &str,
+    headers: &[(&'static str, &str)],
+    body: &str,
+) -> Option<HandshakeReply> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(*name, value.parse().unwrap());
+    }
+    plugin.handshake(&CallbackRequest::new(method, query, &map, body.as_bytes()))
+}
+
+fn text(reply: &HandshakeReply) -> (u16, &str, &str) {
+    let kind = reply.headers.get("content-type").map_or("", |kind| kind.to_str().unwrap());
+    (reply.status, kind, std::str::from_utf8(&reply.body).unwrap())
+}
+
+#[test]
+fn a_plugin_without_handshakes_has_none() {
+    assert!(ask(&plugin(), "GET", "challenge=1", &[], "{}").is_none());
+    assert!(!plugin().captures_secret_by_handshake());
+}
+
+#[test]
+fn challenges_come_in_the_query_in_the_body_and_in_headers() {
+    // Dropbox and Microsoft Graph; Slack; Trello; CloudEvents.
+    let plugin = shaking(json!([
+        {"when": "request.method == 'GET' && has(request.query.challenge)", "answer": {"body": "request.query.challenge"}},
+        {"when": "'validationToken' in request.query", "answer": {"body": "request.query.validationToken"}},
+        {"when": "body.type == 'url_verification'", "verified": true, "answer": {"body": "{'challenge': body.challenge}"}},
+        {"when": "request.method == 'HEAD'"},
+        {
+            "when": "request.method == 'OPTIONS'",
+            "answer": {"headers": {"WebHook-Allowed-Origin": "request.headers['webhook-request-origin']", "allow": "'POST'"}}
+        },
+    ]));
+    let plain = "text/plain; charset=utf-8";
+    let reply = ask(&plugin, "GET", "challenge=a%20b", &[], "").unwrap();
+    assert_eq!((text(&reply), reply.verified), ((200, plain, "a b"), false));
+    assert_eq!(reply.headers["x-content-type-options"], "nosniff");
+    // Graph posts text, which no plugin reads.
+    let graph = ask(&plugin, "POST", "validationToken=t", &[("content-type", "text/plain")], "x").unwrap();
+    assert_eq!(text(&graph), (200, plain, "t"));
+    let slack = ask(&plugin, "POST", "", &[], r#"{"type": "url_verification", "challenge": "c"}"#).unwrap();
+    assert_eq!((text(&slack), slack.verified), ((200, "application/json", r#"{"challenge":"c"}"#), true));
+    assert_eq!(text(&ask(&plugin, "HEAD", "", &[], "").unwrap()), (200, "", ""));
+    let events = ask(&plugin, "OPTIONS", "", &[("webhook-request-origin", "x.example")], "").unwrap();
+    assert_eq!(
+        (&events.headers["webhook-allowed-origin"], &events.headers["allow"]),
+        (&"x.example".parse().unwrap(), &"POST".parse().unwrap())
+    );
+    // What cannot be evaluated is no handshake, and neither is one whose answer cannot be made.
+    for (method, query, body) in [
+        ("POST", "challenge=1", "{}"),
+        ("POST", "", r#"{"type": "event"}"#),
+        ("POST", "", "[]"),
+        ("POST", "", "not json"),
+        ("POST", "", r#"{"type": "url_verification"}"#),
+        ("OPTIONS", "", ""),
+    ] {
+        assert!(ask(&plugin, method, query, &[], body).is_none(), "{method} {query} {body}");
+    }
+    let large = format!(r#"{{"type": "url_verification", "challenge": "{}"}}"#, "x".repeat(70_000));
+    assert!(ask(&plugin, "POST", "", &[], &large).is_none());
+}
+
+#[test]
+fn a_handshake_can_bring_the_secret() {
+    // Asana in a header, Notion in the body.
+    let plugin = shaking(json!([
+        {
+            "when": "'x-hook-secret' in request.headers", "secret": "request.headers[?'x-hook-secret'].orValue('')",
+            "answer": {"status": 204, "headers": {"x-hook-secret": "request.headers['x-hook-secret']"}}
+        },
+        {"when": "has(body.verification_token)", "secret": "body.verification_token"},
+    ]));
+    assert_eq!((plugin.secret_source(), plugin.captures_secret_by_handshake()), (SecretSource::External, true));
+    assert_eq!(plugin.secret_headers(), ["x-hook-secret"]);
+    let asana = ask(&plugin, "POST", "", &[("x-hook-secret", "s3cret")], "").unwrap();
+    assert_eq!((asana.status, asana.secret.as_ref().unwrap().expose()), (204, &b"s3cret"[..]));
+    assert_eq!(asana.headers["x-hook-secret"], "s3cret");
+    assert!(!format!("{asana:?}").contains("s3cret"), "{asana:?}");
+    let notion = ask(&plugin, "POST", "", &[], r#"{"verification_token": "s3cret"}"#).unwrap();
+    assert_eq!((notion.status, notion.secret.unwrap().expose()), (200, &b"s3cret"[..]));
+    // An empty secret, one that is no text, and one that is too long are none.
+    for body in [r#"{"verification_token": ""}"#, r#"{"verification_token": 7}"#] {
+        assert!(ask(&plugin, "POST", "", &[], body).is_none(), "{body}");
+    }
+    let long = json!({"verification_token": "x".repeat(5000)}).to_string();
+    assert!(ask(&plugin, "POST", "", &[], &long).is_none());
+}
+
+#[test]
+fn nothing_is_proven_before_the_secret_is_known() {
+    let plugin = compile(with_all([
+        ("/callback/handshakes", json!([{"when": "has(body.token)", "secret": "body.token"}])),
+        ("/callback/verification", json!([{"token": {"header": "x-token"}}, {"none": {}}])),
+        ("/webhook/create/body", json!("{'url': callback.url}")),
+    ]))
+    .unwrap();
+    let headers = HeaderMap::new();
+    let request = CallbackRequest::new("POST", "", &headers, b"{}");
+    for secrets in [&[][..], &[Secret::from("")]] {
+        assert_eq!(plugin.verify(&request, secrets), Err(Refusal::NoSecret));
+    }
+    plugin.verify(&request, &[Secret::from("known")]).unwrap();
+}

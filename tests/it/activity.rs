@@ -1,0 +1,127 @@
+//! When the last request came can be seen on the Subscription, whoever has received it.
+
+use crate::bad_input::sign;
+use crate::support::{
+    INGRESS_NAMESPACE, NAMESPACE, PATIENCE, Workspace, callback_secret, install, note_secret, shared,
+};
+use anyhow::{Context, Result, ensure};
+use bellhop::api::Subscription;
+use bellhop_harness::control_plane::ControlPlane;
+use bellhop_harness::ports::free_port;
+use bellhop_harness::process::Process;
+use bellhop_harness::{eventually, world};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+async fn last_request(workspace: &Workspace<'_>, name: &str) -> Result<Option<Timestamp>> {
+    let status = workspace.api::<Subscription>().get(name).await?.status.unwrap_or_default();
+    Ok(status.last_request_time.map(|time| time.0))
+}
+
+async fn appears(workspace: &Workspace<'_>, name: &str) -> Result<Timestamp> {
+    eventually(PATIENCE, "status.lastRequestTime", async || {
+        last_request(workspace, name).await?.context("it is not there yet")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_last_requests_time_appears_and_is_written_seldom() -> Result<()> {
+    let workspace = Workspace::shared("activity").await?;
+    workspace.connect("acme-web", "review").await?;
+    let before = workspace.api::<Subscription>().get("acme-web").await?.status.context("it has a status")?;
+    ensure!(before.last_request_time.is_none(), "{:?}", before.last_request_time);
+    // To a second, as it is shown.
+    let start = Timestamp::from_second(Timestamp::now().as_second())?;
+    workspace.push("main", "a.txt").await?;
+    let first = appears(&workspace, "acme-web").await?;
+    ensure!(first >= start && first <= Timestamp::now(), "{start} {first}");
+
+    // The rest of the status is another manager's, and stays; nobody has work because of it.
+    let subscription = workspace.api::<Subscription>().get("acme-web").await?;
+    let mut after = subscription.status.clone().context("it has a status")?;
+    after.last_request_time = None;
+    ensure!(after == before, "{after:?} instead of {before:?}");
+    let managers: Vec<_> = subscription.managed_fields().iter().filter_map(|entry| entry.manager.as_deref()).collect();
+    ensure!(managers.contains(&"bellhop-activity") && managers.contains(&"bellhop-subscription"), "{managers:?}");
+
+    // Within a minute, more requests change nothing.
+    for n in 0..3 {
+        workspace.push("main", &format!("b-{n}.txt")).await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    workspace.runner.wait_for(4, PATIENCE).await?;
+    ensure!(last_request(&workspace, "acme-web").await? == Some(first), "it was written again within a minute");
+
+    // Who cannot prove who they are, leave no trace.
+    workspace.create_subscription(workspace.subscription("quiet")).await?;
+    workspace.subscription_is("quiet", "Ready", "True", "").await?;
+    let quiet = workspace.api::<Subscription>().get("quiet").await?;
+    let answer = reqwest::Client::new().post(crate::support::callback_url(&quiet)?).body("{}").send().await?;
+    ensure!(answer.status() == 401, "{}", answer.status());
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    ensure!(last_request(&workspace, "quiet").await?.is_none());
+    workspace.collect(shared().await).await
+}
+
+/// Two processes: the ingress finds the controller by what is published, proves itself, and is believed.
+#[tokio::test]
+async fn an_ingress_of_its_own_reports_to_the_controller() -> Result<()> {
+    let world = world::shared().await;
+    let control_plane = ControlPlane::start(world::dir(), "control-plane-two").await?;
+    install(&control_plane).await?;
+    let workspace = Workspace::new(&control_plane, &world.gitea, "two").await?;
+    let (internal, public) = (free_port()?, free_port()?);
+    let start = |part: &str, args: &[&str]| -> Result<Process> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
+        command
+            .arg(part)
+            .args(["--private-listen", &format!("127.0.0.1:{}", free_port()?), "--log-format", "json"])
+            .args(["--namespace", NAMESPACE, "--ingress-namespace", INGRESS_NAMESPACE])
+            .args(["--cluster-domain", "localhost", "--allow-address", "127.0.0.0/8", "--activity-interval", "1s"])
+            .args(args)
+            .env("KUBECONFIG", control_plane.kubeconfig());
+        Process::spawn(&format!("bellhop-{part}"), &command, &world::log_dir().join(format!("two-{part}.log")))
+    };
+    let (public_url, internal) = (format!("http://127.0.0.1:{public}"), format!("127.0.0.1:{internal}"));
+    let controller = ["--public-url", &public_url, "--ingress-service", "nowhere", "--internal-listen", &internal];
+    let _controller = start("controller", &controller)?;
+    let data = world::dir().join("two-ingress");
+    let data = data.to_str().context("the folder is text")?;
+    let (listen, url) = (format!("127.0.0.1:{public}"), format!("https://{internal}"));
+    let _ingress = start("ingress", &["--listen", &listen, "--data-dir", data, "--controller-url", &url])?;
+
+    // There is no Service that leads to the ingress, so the webhook is not made; the route is published all the same.
+    let subscription = workspace.create_subscription(workspace.subscription("acme-web")).await?;
+    workspace.subscription_is("acme-web", "Ready", "False", "RouteNotLive").await?;
+    let uid = subscription.uid().context("it has a UID")?;
+    let published = Api::<Secret>::namespaced(workspace.client.clone(), INGRESS_NAMESPACE);
+    let route = published.get(&format!("route-{uid}")).await?;
+    let route: Value = serde_json::from_slice(&route.data.context("it has data")?["route.json"].0)?;
+    let secret = callback_secret(&workspace.client, &subscription).await?;
+    let controller = published.get("controller").await?;
+    let controller: Value = serde_json::from_slice(&controller.data.context("it has data")?["controller.json"].0)?;
+    note_secret(controller["key"].as_str().context("a key")?)?;
+    let url = format!("{public_url}/hooks/{}", route["token"].as_str().context("a token")?);
+    let post = async |n: u32| -> Result<()> {
+        let body = format!(r#"{{"ref": "refs/heads/main", "n": {n}}}"#);
+        let request = reqwest::Client::new().post(&url).header("x-gitea-event", "push");
+        let request = request.header("x-gitea-signature", sign(&secret, body.as_bytes()));
+        let answer = request.header("content-type", "application/json").body(body).send().await?;
+        ensure!(answer.status() == 200, "{}", answer.status());
+        Ok(())
+    };
+    eventually(PATIENCE, "the request is accepted", async || post(1).await).await?;
+    let first = appears(&workspace, "acme-web").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    post(2).await?;
+    eventually(PATIENCE, "the next request is seen", async || {
+        ensure!(last_request(&workspace, "acme-web").await? > Some(first));
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,233 @@
+//! What is wrong is said when it is applied, by the real API server's question to the controller; and nothing depends on
+//! the answer.
+
+use crate::support::{Own, PATIENCE, Workspace, note_secret};
+use anyhow::{Context, Result, bail, ensure};
+use bellhop::api::{Subscription, WorkflowTrigger};
+use bellhop_harness::{eventually, world};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const CONFIGURATION: &str = "bellhop-test";
+
+/// What the chart renders, but for a controller outside of the cluster. No `caBundle`: the controller puts it there.
+async fn configure(own: &Own, workspace: &Workspace<'_>, failure_policy: &str) -> Result<()> {
+    let webhook = |resource: &str, operations: &[&str]| {
+        json!({
+            "name": format!("{resource}.bellhop.dev"),
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": failure_policy,
+            "timeoutSeconds": 5,
+            "clientConfig": {"url": format!("{}/admission", own.bellhop.internal_url())},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": workspace.namespace}},
+            "rules": [{
+                "apiGroups": ["bellhop.dev"], "apiVersions": ["v1alpha1"], "scope": "Namespaced",
+                "resources": [resource], "operations": operations,
+            }],
+        })
+    };
+    let object = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": CONFIGURATION},
+        "webhooks": [webhook("subscriptions", &["CREATE"]), webhook("workflowtriggers", &["CREATE", "UPDATE"])],
+    });
+    let api = Api::<ValidatingWebhookConfiguration>::all(workspace.client.clone());
+    api.patch(CONFIGURATION, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await?;
+    eventually(PATIENCE, "the API server knows the authority", async || {
+        let webhooks = api.get(CONFIGURATION).await?.webhooks.unwrap_or_default();
+        ensure!(webhooks.len() == 2 && webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.is_some()));
+        Ok(())
+    })
+    .await
+}
+
+/// `kubectl apply`, as a person types it: standard output and error if it went well, standard error if not.
+async fn apply(own: &Own, object: &Value, args: &[&str]) -> Result<Result<String, String>> {
+    let mut command = own.control_plane.kubectl_command([&["apply", "-f", "-"], args].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let input = object.to_string();
+    let output = tokio::task::spawn_blocking(move || -> Result<_> {
+        let mut child = command.spawn()?;
+        child.stdin.take().context("it has a standard input")?.write_all(input.as_bytes())?;
+        Ok(child.wait_with_output()?)
+    })
+    .await??;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(if output.status.success() { Ok(format!("{out}{err}")) } else { Err(err.into_owned()) })
+}
+
+#[track_caller]
+fn holds(result: Result<String, String>, refused: bool, words: &[&str]) -> Result<()> {
+    let text = match (result, refused) {
+        (Ok(text), false) | (Err(text), true) => text,
+        (other, _) => bail!("refused: {refused}? {other:?}"),
+    };
+    // kubectl may escape quotes in warnings.
+    let text = text.replace("\\\"", "\"");
+    for word in words {
+        ensure!(text.contains(word), "{word}: {text}");
+    }
+    Ok(())
+}
+
+/// The API server takes a moment to take up a configuration.
+async fn is_asked(own: &Own, workspace: &Workspace<'_>) -> Result<()> {
+    let mut unknown = workspace.subscription("not-there");
+    unknown["spec"]["events"] = json!(["pusch"]);
+    eventually(PATIENCE, "the controller is asked", async || {
+        let words = ["admission webhook", "spec.events", "did you mean `push`"];
+        holds(apply(own, &unknown, &["--dry-run=server"]).await?, true, &words)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_at_once_and_what_may_yet_is_let_in() -> Result<()> {
+    let args = ["--admission-configuration", CONFIGURATION];
+    let mut own = Own::start("admission", &args).await?;
+    let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "admission").await?;
+    let workspace = &workspace;
+    configure(&own, workspace, "Ignore").await?;
+    is_asked(&own, workspace).await?;
+
+    // Nothing is there yet: a pipeline may apply in any order.
+    let trigger = |name: &str, spec: Value| {
+        let mut trigger = workspace.trigger(name, "sub-0");
+        spec.as_object().into_iter().flatten().for_each(|(field, value)| trigger["spec"][field] = value.clone());
+        trigger
+    };
+    let early = apply(&own, &trigger("early", json!({})), &[]).await?;
+    holds(early, false, &["Warning: ", "spec.subscriptionRef.name", "no Subscription \"sub-0\"", "created"])?;
+    let mut no_plugin = workspace.subscription("no-plugin");
+    no_plugin["spec"]["pluginRef"]["name"] = json!("not-yet");
+    let no_plugin = apply(&own, &no_plugin, &[]).await?;
+    holds(no_plugin, false, &["Warning: ", "there is no TriggerPlugin \"not-yet\"", "created"])?;
+
+    // Ten are let in, the eleventh is not.
+    for n in 0..10 {
+        let dry = apply(&own, &workspace.subscription(&format!("sub-{n}")), &["--dry-run=server"]).await?;
+        holds(dry, false, &["created (server dry run)"])?;
+        holds(apply(&own, &workspace.subscription(&format!("sub-{n}")), &[]).await?, false, &["created"])?;
+    }
+    let names = "(sub-0, sub-1, sub-2, sub-3, sub-4, sub-5, sub-6, sub-7, sub-8, sub-9)";
+    let in_words = |message: &str| {
+        // Those that were not accepted yet when the eleventh came are in the order of their names, too.
+        let open = message.find('(').unwrap_or(0);
+        let listed = message[open + 1..message[open..].find(')').map_or(message.len(), |end| open + end)].split(", ");
+        let mut listed: Vec<_> = listed.collect();
+        listed.sort_unstable();
+        format!("({})", listed.join(", "))
+    };
+    let count = format!("10 of 10 Subscriptions of the plugin \"gitea\" in the namespace {}", workspace.namespace);
+    let eleventh = workspace.subscription("sub-10");
+    for args in [&[][..], &["--dry-run=server"], &["--server-side"]] {
+        let Err(refusal) = apply(&own, &eleventh, args).await? else { bail!("the eleventh is let in: {args:?}") };
+        let from = refusal.find(&count).with_context(|| refusal.clone())?;
+        ensure!(in_words(&refusal[from..]) == names && refusal.contains("delete one of them first"), "{refusal}");
+    }
+    // What is there is applied again.
+    holds(apply(&own, &workspace.subscription("sub-3"), &[]).await?, false, &["unchanged"])?;
+    workspace.subscription_is("sub-0", "Ready", "True", "").await?;
+    workspace.trigger_is("early", "True", "Bound").await?;
+
+    let wrong = [
+        (json!({"event": "pusch"}), &["spec.event", "did you mean `push`"][..]),
+        (json!({"parameters": {"branhces": ["main"]}}), &["spec.parameters.branhces", "did you mean `branches`"]),
+        (json!({"parameters": {"branches": "main"}}), &["spec.parameters.branches"]),
+        (json!({"filter": "variables.commits.size( > 0"}), &["spec.filter"]),
+        (json!({"filter": "variables.comits.size() > 0"}), &["spec.filter", "commits"]),
+    ];
+    for (spec, words) in &wrong {
+        for args in [&[][..], &["--dry-run=server"]] {
+            holds(apply(&own, &trigger("wrong", spec.clone()), args).await?, true, words)?;
+        }
+        // A change is as bad as a new one.
+        holds(apply(&own, &trigger("early", spec.clone()), &[]).await?, true, words)?;
+    }
+    holds(
+        apply(&own, &trigger("right", json!({"parameters": {"branches": ["main"]}})), &[]).await?,
+        false,
+        &["created"],
+    )?;
+    ensure!(workspace.api::<WorkflowTrigger>().get_opt("wrong").await?.is_none());
+
+    // Nothing depends on the controller.
+    own.bellhop.kill9();
+    holds(apply(&own, &eleventh, &[]).await?, false, &["created"])?;
+    holds(apply(&own, &trigger("wrong", json!({"event": "pusch"})), &[]).await?, false, &["created"])?;
+    own.bellhop.restart().await?;
+    let message = workspace.subscription_is("sub-10", "Accepted", "False", "QuotaExceeded").await?;
+    ensure!(message.starts_with(&count) && in_words(&message) == names, "{message}");
+    let message = workspace.trigger_is("wrong", "False", "UnknownEvent").await?;
+    ensure!(message.contains("did you mean `push`"), "{message}");
+    // Whoever wants to touch it without changing it, or delete it, can.
+    is_asked(&own, workspace).await?;
+    own.control_plane.kubectl(["-n", &workspace.namespace, "label", "workflowtriggers", "wrong", "a=b"]).await?;
+    own.control_plane.kubectl(["-n", &workspace.namespace, "delete", "workflowtriggers", "wrong"]).await?;
+
+    // A place that gets free can be taken.
+    for name in ["sub-10", "sub-4"] {
+        workspace.delete_subscription(name).await?;
+        workspace.is_gone(name).await?;
+    }
+    holds(apply(&own, &eleventh, &[]).await?, false, &["created"])?;
+    workspace.subscription_is("sub-10", "Ready", "True", "").await?;
+    let left = workspace.api::<Subscription>().list(&Default::default()).await?.items.len();
+    ensure!(left == 11, "{left}");
+    Ok(())
+}
+
+/// Certificates and authorities that last seconds: the API server is answered all the time, and it would let nothing in
+/// if it were not.
+#[tokio::test]
+async fn a_certificate_and_its_authority_are_renewed_without_a_gap() -> Result<()> {
+    let lives = ["--certificate-life", "12s", "--authority-life", "30s"];
+    let args = [&["--admission-configuration", CONFIGURATION], &lives[..]].concat();
+    let own = Own::start("certificates", &args).await?;
+    let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "certificates").await?;
+    configure(&own, &workspace, "Fail").await?;
+    is_asked(&own, &workspace).await?;
+    let system = Api::<Secret>::namespaced(workspace.client.clone(), crate::support::NAMESPACE);
+    let published = Api::<Secret>::namespaced(workspace.client.clone(), crate::support::INGRESS_NAMESPACE);
+    let stored = async || -> Result<Value> {
+        let secret = system.get("bellhop-certificates").await?;
+        Ok(serde_json::from_slice(&secret.data.context("it has data")?["certificates.json"].0)?)
+    };
+    let first = stored().await?;
+    note_secret(first["key"].as_str().context("it has a key")?)?;
+    let mut unknown = workspace.subscription("not-there");
+    unknown["spec"]["events"] = json!(["pusch"]);
+    let api = workspace.api::<Subscription>();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let (start, mut asked) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(45) {
+        let error = api.create(&dry, &serde_json::from_value(unknown.clone())?).await.unwrap_err().to_string();
+        ensure!(error.contains("did you mean `push`"), "after {:?}: {error}", start.elapsed());
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let last = stored().await?;
+    ensure!(asked > 50, "asked {asked} times only");
+    for part in ["leaf", "authority"] {
+        ensure!(first[part]["pem"] != last[part]["pem"], "{part}: it was never renewed");
+    }
+    ensure!(first["key"] == last["key"], "the key of the ingress is not renewed with them");
+    eventually(PATIENCE, "the ingress is told", async || {
+        let secret = published.get("controller").await?;
+        let told: Value = serde_json::from_slice(&secret.data.context("it has data")?["controller.json"].0)?;
+        let newest = stored().await?;
+        let authority = newest["authority"]["pem"].as_str().context("a PEM")?.trim().to_owned();
+        ensure!(
+            told["key"] == newest["key"] && told["authorities"].as_str().is_some_and(|pem| pem.contains(&authority))
+        );
+        Ok(())
+    })
+    .await
+}
