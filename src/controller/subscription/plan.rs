@@ -5,8 +5,8 @@
 
 mod keep;
 
-use super::{Blocked, valid};
 use super::blocked::Upkeep;
+use super::{Blocked, valid};
 use crate::api::{Subscription, reason, type_};
 use crate::controller::PluginState;
 use crate::controller::custody::{Custody, SecretOrigin};

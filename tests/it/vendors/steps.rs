@@ -59,10 +59,10 @@ async fn a_call_after_create_that_fails_once_is_made_again_for_the_same_webhook(
 async fn a_webhook_whose_second_call_is_refused_for_good_is_rolled_back() -> Result<()> {
     let stage = Stage::new("zendesk", zendesk::Zendesk, json!({})).await?;
     stage.credentials(&CREDENTIALS).await?;
-    stage.vendor.desk().fail_next(100, "GET", "/signing_secret", 403);
+    stage.vendor.desk().fail_next(100, "GET", "/signing_secret", 422);
     stage.subscribe(&["zen:event-type:ticket.created"]).await?;
     let message = condition(&stage, "WebhookRegistered", "False", "").await?;
-    ensure!(message.contains("403"), "{message}");
+    ensure!(message.contains("422"), "{message}");
     webhooks_become(&stage, 0).await?;
     // No hot loop: each attempt leaves nothing, and the next one comes later than the last.
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -72,6 +72,25 @@ async fn a_webhook_whose_second_call_is_refused_for_good_is_rolled_back() -> Res
     stage.vendor.desk().fail_no_more();
     stage.ready().await?;
     stage.one_webhook().await?;
+    stage.an_event_runs("zen:event-type:ticket.created").await?;
+    stage.ends_with_nothing().await
+}
+
+/// Credentials can be mended, so the webhook waits for it, and is finished then; nothing is made twice.
+#[tokio::test]
+async fn a_webhook_whose_second_call_lacks_a_right_waits_for_it() -> Result<()> {
+    let stage = Stage::new("zendesk", zendesk::Zendesk, json!({})).await?;
+    stage.credentials(&CREDENTIALS).await?;
+    stage.vendor.desk().fail_next(100, "GET", "/signing_secret", 403);
+    stage.subscribe(&["zen:event-type:ticket.created"]).await?;
+    let message = condition(&stage, "WebhookRegistered", "False", "CredentialsRefused").await?;
+    ensure!(message.contains("403"), "{message}");
+    stage.vendor.desk().fail_no_more();
+    // Another token is a change of the Secret, which is taken up at once.
+    stage.credentials(&[("email", "bot@acme.example"), ("token", zendesk::OTHER_TOKEN)]).await?;
+    stage.ready().await?;
+    stage.one_webhook().await?;
+    ensure!(stage.vendor.desk().count("POST", "/webhooks") == 1, "{:#?}", stage.vendor.desk().calls());
     stage.an_event_runs("zen:event-type:ticket.created").await?;
     stage.ends_with_nothing().await
 }

@@ -181,9 +181,8 @@ fn register(view: &View, plugin: &Plugin, custody: &Custody, wanted: &[Option<St
         }
     }
     // A plugin that has changed may need others than it did.
-    let surplus = |record: &&WebhookRecord| {
-        record.id().is_some() && !record.is_retiring() && !wanted.contains(&record.event)
-    };
+    let surplus =
+        |record: &&WebhookRecord| record.id().is_some() && !record.is_retiring() && !wanted.contains(&record.event);
     if let Some(record) = custody.webhooks.iter().filter(failed).find(surplus) {
         return Some(Step::Retire { attempt: record.attempt });
     }
