@@ -24,6 +24,7 @@
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
 //! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `status` is `2xx` to `5xx` or `none` |
 //! | `bellhop_subscriptions` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Ready`; `Ready` itself if it is true; only of the controller that holds the Lease |
+//! | `bellhop_webhook_expiry_timestamp_seconds` | gauge | `plugin` | when the first of the webhooks of a plugin ends, in seconds since the Unix epoch; absent where none ends; only of the controller that holds the Lease |
 //! | `bellhop_orphaned_webhooks` | gauge | | webhooks that were given up and may stay in an external system; only of the controller that holds the Lease |
 //! | `bellhop_leader` | gauge | | 1 in the controller that holds the Lease |
 //! | `bellhop_watch_errors_total` | counter | `kind` | times that a kind could not be followed; what is known stays in force meanwhile |
@@ -192,6 +193,11 @@ struct SubscriptionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginLabels {
+    plugin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -224,6 +230,7 @@ struct Inner {
     external_calls: Family<CallLabels, Counter>,
     spool_limit_bytes: Gauge,
     subscriptions: Family<SubscriptionLabels, Gauge>,
+    webhook_expiry: Family<PluginLabels, Gauge>,
     orphaned_webhooks: Gauge,
     leader: Gauge,
     watch_errors: Family<KindLabels, Counter>,
@@ -258,6 +265,7 @@ impl Metrics {
             external_calls: add(r, "external_calls", "Calls to external systems", Family::default()),
             spool_limit_bytes: add(r, "spool_limit_bytes", "Room for them, in bytes", Gauge::default()),
             subscriptions: add(r, "subscriptions", "Subscriptions by the reason of Ready", Family::default()),
+            webhook_expiry: add_with_unit(r, "webhook_expiry_timestamp", "When the first webhook ends", Unit::Seconds),
             orphaned_webhooks: add(r, "orphaned_webhooks", "Webhooks that were given up", Gauge::default()),
             leader: add(r, "leader", "Whether this controller holds the Lease", Gauge::default()),
             watch_errors: add(r, "watch_errors", "Times that a kind could not be followed", Family::default()),
@@ -346,6 +354,14 @@ impl Metrics {
         }
     }
 
+    /// Sets when the first of the webhooks of each plugin ends, in seconds since the Unix epoch.
+    pub fn webhook_expiry(&self, ends: BTreeMap<String, i64>) {
+        self.0.webhook_expiry.clear();
+        for (plugin, end) in ends {
+            self.0.webhook_expiry.get_or_create(&PluginLabels { plugin }).set(end);
+        }
+    }
+
     /// Sets the number of webhooks that were given up.
     pub fn orphaned_webhooks(&self, count: usize) {
         self.0.orphaned_webhooks.set(integer(count));
@@ -409,6 +425,12 @@ fn add_seconds(registry: &mut Registry, name: &str, help: &str, buckets: &[f64])
     histogram
 }
 
+fn add_with_unit(registry: &mut Registry, name: &str, help: &str, unit: Unit) -> Family<PluginLabels, Gauge> {
+    let family = Family::default();
+    registry.register_with_unit(name, help, unit, Family::clone(&family));
+    family
+}
+
 fn integer(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
@@ -426,6 +448,7 @@ mod tests {
         metrics.external_call("gitea", "create", Some(201));
         metrics.watch_failed("Secret");
         metrics.subscriptions(BTreeMap::from([(("gitea".to_owned(), "Ready".to_owned()), 1)]));
+        metrics.webhook_expiry(BTreeMap::from([("gitea".to_owned(), 1)]));
         let text = metrics.to_text();
         assert!(text.contains(r#"bellhop_requests_total{plugin="gitea",answer="accepted"} 1"#), "{text}");
         assert!(

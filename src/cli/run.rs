@@ -1,11 +1,13 @@
 //! `bellhop run`, `bellhop controller` and `bellhop ingress`: what runs until it is told to end.
 
 use crate::config::{self, ControllerOptions, IngressOptions, RunOptions};
+use crate::controller::custody::{Capture, Vault};
 use crate::controller::listener::{self, Listener};
 use crate::controller::replicas::{Replicas, Service};
 use crate::delivery::Runners;
 use crate::external::address::AddressPolicy;
 use crate::ingress::{self, Health};
+use crate::plugin::Secret;
 use crate::routes;
 use crate::spool::{Limits, Spool};
 use crate::telemetry::Metrics;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How long the controller may take to end its passes after a signal.
 const CONTROLLER_END: Duration = Duration::from_secs(10);
@@ -146,10 +149,20 @@ fn listener(
     metrics: &Metrics,
     external: &external::Client,
 ) -> anyhow::Result<Listener> {
-    // No plugin captures secrets yet.
-    let capture: listener::Capture = Arc::new(|_, _| Box::pin(async { Ok(listener::Captured::Unwanted) }));
+    let vault = Vault::new(client.clone(), &common.namespace);
+    let capture: listener::Capture = Arc::new(move |uid, secret| Box::pin(capture(vault.clone(), uid, secret)));
     let pages = controller::pages(client.clone(), common, options, external.clone());
     Listener::new(client.clone(), common, options, metrics.clone(), capture, pages).context("the internal listener")
+}
+
+/// Stores a callback secret that an external system has told in a handshake.
+async fn capture(vault: Vault, uid: Uuid, secret: Secret) -> Result<listener::Captured, controller::Failure> {
+    let Some(secret) = secret.expose_str() else { return Ok(listener::Captured::Unwanted) };
+    Ok(match vault.capture(uid, secret).await? {
+        Some(Capture::Stored | Capture::Same) => listener::Captured::Stored,
+        Some(Capture::Refused) => listener::Captured::Other,
+        None => listener::Captured::Unwanted,
+    })
 }
 
 /// Serves the internal listener until `work` ends.

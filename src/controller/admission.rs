@@ -325,7 +325,11 @@ mod tests {
         assert_eq!(judge(json!({})), Verdict::Fine);
         assert_refused(&judge(json!({"parameters": {"repo": "web"}})), &["spec.parameters.repo", "repository"]);
         assert_refused(&judge(json!({"events": ["pusch"]})), &["spec.events", "did you mean", "push"]);
-        assert_refused(&judge(json!({"authorization": {"manual": {}}})), &["spec.authorization.manual"]);
+        assert_eq!(judge(json!({"authorization": {"manual": {}}})), Verdict::Fine);
+        assert_refused(
+            &judge(json!({"authorization": {"oauth2": {}}})),
+            &["spec.authorization.oauth2", "apiKey, manual"],
+        );
         let missing = judge_subscription(&subscription(json!({})), &PluginState::NotFound);
         assert_warned(&missing, &["spec.pluginRef.name", "\"forge\""]);
         let broken = judge_subscription(&subscription(json!({})), &PluginState::Broken("it is wrong".into()));

@@ -24,7 +24,10 @@ impl Census {
         let (store, plugins) = (context.subscriptions.clone(), context.plugins.store().clone());
         context.metrics.before_export(SUBSCRIPTIONS, move |metrics| {
             let is_plugin = |name: &str| plugins.get(&ObjectRef::new(name)).is_some();
-            metrics.subscriptions(count(store.state().iter().map(|subscription| &**subscription), is_plugin));
+            let subscriptions = store.state();
+            let all = || subscriptions.iter().map(|subscription| &**subscription);
+            metrics.subscriptions(count(all(), is_plugin));
+            metrics.webhook_expiry(ends(all(), is_plugin));
         });
         Self(context.metrics.clone())
     }
@@ -35,6 +38,7 @@ impl Drop for Census {
     fn drop(&mut self) {
         self.0.forget_reading(SUBSCRIPTIONS);
         self.0.subscriptions(BTreeMap::new());
+        self.0.webhook_expiry(BTreeMap::new());
         self.0.orphaned_webhooks(0);
     }
 }
@@ -76,10 +80,45 @@ fn count<'a>(
     counts
 }
 
+/// When the first webhook of each plugin ends, in seconds since the Unix epoch; not those of plugins that do not exist.
+fn ends<'a>(
+    subscriptions: impl Iterator<Item = &'a Subscription>,
+    is_plugin: impl Fn(&str) -> bool,
+) -> BTreeMap<String, i64> {
+    let mut ends = BTreeMap::new();
+    for subscription in subscriptions.filter(|subscription| is_plugin(&subscription.spec.plugin_ref.name)) {
+        let webhooks = subscription.status.iter().flat_map(|status| &status.webhooks);
+        let Some(first) = webhooks.filter_map(|webhook| webhook.expires_at.as_ref()).min() else { continue };
+        let end = ends.entry(subscription.spec.plugin_ref.name.clone()).or_insert(i64::MAX);
+        *end = first.0.as_second().min(*end);
+    }
+    ends
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_first_end_of_a_plugins_webhooks_is_told() {
+        let subscription = |plugin: &str, webhooks: serde_json::Value| {
+            serde_json::from_value::<Subscription>(json!({
+                "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "x"},
+                "spec": {"pluginRef": {"name": plugin}, "authorization": {"manual": {}}},
+                "status": {"webhooks": webhooks},
+            }))
+            .unwrap()
+        };
+        let all = [
+            subscription("graph", json!([{"id": "1", "expiresAt": "2026-01-02T00:00:00Z"}])),
+            subscription("graph", json!([{"id": "2"}, {"id": "3", "expiresAt": "2026-01-01T00:00:00Z"}])),
+            subscription("gitea", json!([{"id": "4"}])),
+            subscription("no-such-plugin", json!([{"id": "5", "expiresAt": "2025-01-01T00:00:00Z"}])),
+        ];
+        let ends = ends(all.iter(), |name| name != "no-such-plugin");
+        assert_eq!(ends.into_iter().collect::<Vec<_>>(), [("graph".to_owned(), 1_767_225_600)]);
+    }
 
     #[test]
     fn subscriptions_are_counted_by_plugin_and_reason() {

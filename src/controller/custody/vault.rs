@@ -1,6 +1,6 @@
 //! Reads and writes custodies.
 
-use super::{Custody, document};
+use super::{Capture, Custody, document};
 use crate::controller::{Failure, ignore_not_found};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -115,6 +115,18 @@ impl Vault {
         change: impl FnMut(&mut Custody) + Send + 'a,
     ) -> BoxFuture<'a, Result<Stored, Failure>> {
         self.change(stored, change, false).boxed()
+    }
+
+    /// Takes a callback secret that an external system has told in a handshake; nothing if there is no such Subscription.
+    /// The Subscription's pass is woken, and publishes it.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn capture(&self, uid: Uuid, secret: &str) -> Result<Option<Capture>, Failure> {
+        let Some(stored) = self.get(uid).await? else { return Ok(None) };
+        let mut outcome = Capture::Refused;
+        self.update(&stored, |custody| outcome = custody.capture_secret(secret)).await?;
+        Ok(Some(outcome))
     }
 
     async fn change(

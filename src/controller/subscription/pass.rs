@@ -3,6 +3,7 @@
 use super::blocked::{Outcome, Trouble};
 use super::desk::{Desk, Tally};
 use super::plan::{self, Given, Step, View};
+use super::times::alarming;
 use super::{Blocked, accept, calls, memory, oauth, register, secrets, status, upkeep};
 use crate::api::{Is, Subscription, reason, type_};
 use crate::controller::custody::{Custody, Stored};
@@ -13,6 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Takes a Subscription as far as it goes.
@@ -25,8 +27,8 @@ pub async fn keep(context: &Context, subscription: &Subscription) -> Result<Acti
     if context.memory.is_paused(uid)
         && let Some((outcome, rest)) = context.memory.paused(uid, pass.seen().await?)
     {
-        pass.tell(&outcome).await?;
-        return Ok(Action::requeue(rest));
+        pass.tell(&pass.judged(outcome)).await?;
+        return Ok(Action::requeue(rest.min(pass.next_news())));
     }
     let outcome = pass.run().await?;
     pass.tell(&outcome).await?;
@@ -35,6 +37,8 @@ pub async fn keep(context: &Context, subscription: &Subscription) -> Result<Acti
     if let Some(pause) = pause.filter(|_| failed && pass.tally.has_called()) {
         context.memory.pause(uid, pause, pass.seen().await?, outcome);
     }
+    // The status changes with the time, also while the external system is left alone.
+    let pause = if failed { pause.map(|pause| pause.min(pass.next_news())) } else { pause };
     Ok(pause.map_or_else(Action::await_change, Action::requeue))
 }
 
@@ -281,6 +285,15 @@ impl<'a> Pass<'a> {
             | Step::Check { attempt } => of(attempt),
             _ => None,
         }
+    }
+
+    /// How long the status stays true if nothing is done: a webhook that is not renewed is news.
+    fn next_news(&self) -> Duration {
+        let now = now();
+        let records = self.custody().into_iter().flat_map(|custody| &custody.webhooks);
+        let times = records.flat_map(|record| [alarming(record), record.expires_at]).flatten();
+        let wait = times.filter(|at| *at > now).min().map(|at| Duration::from_millis((at - now).unsigned_abs()));
+        wait.unwrap_or(Duration::MAX)
     }
 
     /// A webhook whose life is over receives nothing.

@@ -63,8 +63,10 @@ fn by_hand_a_secret_is_generated_given_or_told_by_the_external_system() {
     assert_eq!(origin(plugin_with(json!({})), json!({})), Ok(SecretOrigin::Generated));
     assert_eq!(origin(plugin_with(json!({})), given.clone()), Ok(SecretOrigin::Given));
     // Stripe shows the secret where the webhook is made: only the person can bring it.
-    let tells =
-        || plugin_with(json!({"create": {"capture": {"id": "response.body.id", "secret": "response.body.secret"}}}));
+    let tells = || {
+        let capture = json!({"id": "response.body.id", "secret": "response.body.secret"});
+        plugin_with(json!({"create": {"body": "{'url': callback.url}", "capture": capture}}))
+    };
     let blocked = origin(tells(), json!({})).unwrap_err();
     assert_eq!((blocked.condition, blocked.reason), (type_::ACCEPTED, reason::METHOD_NOT_OFFERED));
     assert!(blocked.message.contains("spec.authorization.manual.secretRef") && blocked.message.contains("gitea"));
