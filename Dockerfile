@@ -4,7 +4,7 @@
 #
 # Where no registry can be reached, a binary that was built before takes the place of the build stage:
 #
-#   RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu --bin bellhop
+#   make static
 #   mkdir -p prebuilt
 #   cp target/x86_64-unknown-linux-gnu/release/bellhop /etc/ssl/certs/ca-certificates.crt prebuilt/
 #   buildah bud --isolation chroot --build-arg BINARY=prebuilt -t bellhop:0.1.0 .
@@ -17,8 +17,8 @@ ARG TARGETARCH
 ARG SOURCE_DATE_EPOCH=0
 WORKDIR /build
 COPY . .
-# Besides the compiler of the other architecture, there is nothing to install. The paths are rewritten, so that they do
-# not depend on where the toolchain is.
+# Besides the compiler of the other architecture, there is nothing to install. Addresses are packed as in the Makefile. The
+# paths are rewritten, so that they do not depend on where the toolchain is.
 RUN set -eu; \
     architecture=$(dpkg --print-architecture); \
     case "${TARGETARCH:-$architecture}" in \
@@ -33,7 +33,9 @@ RUN set -eu; \
     rustup target add "$target"; \
     variable=$(echo "$target" | tr a-z- A-Z_); \
     export "CARGO_TARGET_${variable}_LINKER=$gcc" "CC_$(echo "$target" | tr - _)=$gcc"; \
-    export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/build=bellhop --remap-path-prefix=$CARGO_HOME=cargo"; \
+    packed="-C link-arg=-Wl,-z,pack-relative-relocs"; \
+    paths="--remap-path-prefix=/build=bellhop --remap-path-prefix=$CARGO_HOME=cargo"; \
+    export RUSTFLAGS="-C target-feature=+crt-static $packed $paths"; \
     cargo build --release --locked --target "$target" --bin bellhop; \
     mkdir /data; \
     cp "target/$target/release/bellhop" /etc/ssl/certs/ca-certificates.crt /; \
@@ -59,5 +61,5 @@ COPY --from=binary --chmod=644 /ca-certificates.crt /etc/ssl/certs/ca-certificat
 # A volume that is made for this folder gets its owner.
 COPY --from=binary --chown=65532:65532 /data /var/lib/bellhop
 USER 65532:65532
-EXPOSE 8080 9090
+EXPOSE 8080 9090 9443
 ENTRYPOINT ["/bellhop"]

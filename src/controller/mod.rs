@@ -220,7 +220,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         replicas,
         metrics,
         runners,
-        recorder: Recorder::new(client.clone(), Reporter { controller: "bellhop".to_owned(), instance: None }),
+        recorder: Recorder::new(client.clone(), reporter()),
         key,
         vault: Vault::new(client.clone(), &common.namespace),
         ledgers: Ledgers::new(client.clone(), &common.namespace),
@@ -352,19 +352,15 @@ impl Context {
         self.publish(object, EventType::Warning, reason, note.into()).await;
     }
 
+    /// The same for something that happens now and then, each time with other words: events with the same reason are
+    /// counted otherwise, and keep the words of the first.
+    async fn warn_anew<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: String) {
+        let recorder = Recorder::new(self.client.clone(), reporter());
+        publish(&recorder, object, EventType::Warning, reason, &note).await;
+    }
+
     async fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, note: String) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            // The API server refuses more than 1 kB.
-            note: Some(note.chars().take(250).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            // Never worth failing for; in a terminating namespace the API server refuses every new event.
-            tracing::debug!(%error, reason, "an event could not be published");
-        }
+        publish(&self.recorder, object, type_, reason, &note).await;
     }
 
     /// The next pass for an object, after one that came to its end.
@@ -420,6 +416,32 @@ impl Context {
 
     fn forget(&self, uid: Uuid) {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+    }
+}
+
+/// Who publishes events.
+fn reporter() -> Reporter {
+    Reporter { controller: "bellhop".to_owned(), instance: None }
+}
+
+async fn publish<K: Resource<DynamicType = ()>>(
+    recorder: &Recorder,
+    object: &K,
+    type_: EventType,
+    reason: &str,
+    note: &str,
+) {
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        // The API server refuses more than 1 kB.
+        note: Some(note.chars().take(250).collect()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
+        // Never worth failing for; in a terminating namespace the API server refuses every new event.
+        tracing::debug!(%error, reason, "an event could not be published");
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Definitions and names of cluster-scoped objects are of the whole cluster: one at a time.
-static CLUSTER_SCOPED: Mutex<()> = Mutex::const_new(());
+pub static CLUSTER_SCOPED: Mutex<()> = Mutex::const_new(());
 const KEY: &str = "YTJGb2FXeGhhMlZ5ZEhsMWFXOXdZWE5rWm1kb2FtdHM=";
 
 /// The namespaces that the renderings speak of, closed to pods that are not restricted.
@@ -258,4 +258,27 @@ async fn the_catalogue(cluster: &ControlPlane) -> Result<()> {
     ensure!(uid(cluster, &["triggerplugins.bellhop.dev", "gitea"]).await? == kept, "it is another one");
     helm_on(cluster, &["uninstall", "plugins", "-n", "default"]).await?;
     ensure_gone(cluster, &["triggerplugins.bellhop.dev"]).await
+}
+
+#[tokio::test]
+async fn the_version_of_kubernetes_that_is_supported_is_the_one_that_runs_here() -> Result<()> {
+    let cluster = cluster().await;
+    if cluster.is_external() {
+        eprintln!("left out: which version of Kubernetes is supported, because an existing cluster may have any");
+        return Ok(());
+    }
+    let version: Value = serde_json::from_str(&cluster.kubectl(["version", "-o", "json"]).await?)?;
+    let version = version["serverVersion"]["gitVersion"].as_str().context("the server's version")?.to_owned();
+    let (version, _) = version.trim_start_matches('v').rsplit_once('.').context("a version of three numbers")?;
+    for (file, words) in [
+        ("README.md", "on Kubernetes VERSION, which the tests run on"),
+        ("docs/quickstart.md", "with Kubernetes VERSION,"),
+    ] {
+        let (text, words) = (read(file), words.replace("VERSION", version));
+        ensure!(text.contains(&words), "{file} does not say {words:?}");
+        for other in text.split("Kubernetes 1.").skip(1) {
+            ensure!(other.starts_with(&version["1.".len()..]), "{file} speaks of Kubernetes 1.{:.4}", other);
+        }
+    }
+    Ok(())
 }

@@ -7,3 +7,4 @@ mod refusals;
 mod render;
 mod rights;
 mod support;
+mod upgrade;

@@ -4,8 +4,10 @@
 //! other ([`support::world`]). Each leaves Bellhop installed or not, as it likes; each begins with [`support::install`].
 
 mod api_server;
+mod bundle;
 mod lifecycle;
 mod node;
+mod rebuild;
 mod replicas;
 mod sizing;
 mod story;

@@ -8,14 +8,16 @@ use bellhop_harness::image::{self, Image};
 use bellhop_harness::runner::Runner;
 use bellhop_harness::{eventually, ports, world as files};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 pub const NAMESPACE: &str = "bellhop-system";
 pub const REPOSITORY: &str = "web";
 const IMAGE: (&str, &str) = ("localhost/bellhop-test/bellhop", "e2e");
-const NODE_PORT: u16 = 30080;
+pub const NODE_PORT: u16 = 30080;
+/// Where the charts are, seen from the repository's root.
+pub const CHARTS: [&str; 2] = ["charts/bellhop", "charts/bellhop-plugins"];
 
 /// The cluster and what stands beside it.
 pub struct World {
@@ -39,15 +41,19 @@ pub async fn world(test: &str) -> Result<Option<(&'static World, MutexGuard<'sta
         }
         let address = SocketAddr::new(cluster.host(), ports::free_port()?);
         let gitea = Gitea::start_at(files::dir(), "gitea", address).await?;
-        let namespace = json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-        });
-        apply(cluster, &namespace).await?;
+        apply(cluster, &restricted_namespace()).await?;
         anyhow::Ok(World { cluster, gitea, image })
     };
     Ok(Some((WORLD.get_or_try_init(start).await?, guard)))
+}
+
+/// Bellhop's namespace, closed to pods that are not restricted.
+pub fn restricted_namespace() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    })
 }
 
 /// Waits until no other test uses the cluster.
@@ -66,41 +72,47 @@ pub async fn apply(cluster: &Cluster, object: &Value) -> Result<()> {
 /// Installs or upgrades Bellhop and the plugins with standard values, but for what the test cluster needs and `more`,
 /// and waits until every pod is ready.
 pub async fn install(world: &World, more: &[&str]) -> Result<Duration> {
+    let public = public_url(world);
+    let settings = [&[public.as_str()], more].concat();
+    install_charts(world.cluster, CHARTS, world.cluster.host(), &settings).await
+}
+
+/// The setting that makes the node's port the public URL.
+pub fn public_url(world: &World) -> String {
+    format!("publicURL=http://{}:{NODE_PORT}", world.cluster.node_address())
+}
+
+/// The same with these charts, and with a public URL among the settings, in a cluster whose Bellhop may call `external`.
+pub async fn install_charts(
+    cluster: &Cluster,
+    [bellhop, plugins]: [&str; 2],
+    external: IpAddr,
+    more: &[&str],
+) -> Result<Duration> {
     let started = Instant::now();
     let (repository, tag) = IMAGE;
     let settings = [
-        format!("publicURL=http://{}:{NODE_PORT}", world.cluster.node_address()),
         format!("image.repository={repository}"),
         format!("image.tag={tag}"),
-        format!("allowAddresses={{{}/32}}", world.cluster.host()),
+        format!("allowAddresses={{{external}/32}}"),
         "ingress.service.type=NodePort".to_owned(),
         format!("ingress.service.nodePort={NODE_PORT}"),
         "controller.replicas=2".to_owned(),
         "log.level=info\\,bellhop=debug".to_owned(),
     ];
-    let mut args = vec!["upgrade", "--install", "bellhop", "charts/bellhop", "--namespace", NAMESPACE];
+    let mut args = vec!["upgrade", "--install", "bellhop", bellhop, "--namespace", NAMESPACE];
     args.extend(["--wait", "--timeout=3m"]);
     for setting in settings.iter().map(String::as_str).chain(more.iter().copied()) {
         args.extend(["--set", setting]);
     }
-    if let Err(error) = world.cluster.helm(args).await {
-        let seen = kubectl(world, &["-n", NAMESPACE, "get", "pods,events,pvc"]).await.unwrap_or_default();
-        return Err(error.context(seen));
+    if let Err(error) = cluster.helm(args).await {
+        let seen = cluster.control_plane.kubectl(["-n", NAMESPACE, "get", "pods,events,pvc"]).await;
+        return Err(error.context(seen.unwrap_or_default()));
     }
     let took = started.elapsed();
-    world
-        .cluster
-        .helm([
-            "upgrade",
-            "--install",
-            "bellhop-plugins",
-            "charts/bellhop-plugins",
-            "--namespace",
-            NAMESPACE,
-            // So that nothing is left in the end.
-            "--set=keep=false",
-        ])
-        .await?;
+    // So that nothing is left in the end.
+    let keep = "--set=keep=false";
+    cluster.helm(["upgrade", "--install", "bellhop-plugins", plugins, "--namespace", NAMESPACE, keep]).await?;
     Ok(took)
 }
 
@@ -140,6 +152,8 @@ pub struct Team {
     pub namespace: String,
     pub user: User,
     pub runner: Runner,
+    /// What was applied, as the team's git repository would have it.
+    pub manifests: std::sync::Mutex<Vec<Value>>,
 }
 
 impl Team {
@@ -148,7 +162,8 @@ impl Team {
         let user = world.gitea.create_user(&namespace).await?;
         world.gitea.create_repository(&user, REPOSITORY).await?;
         let address = SocketAddr::new(world.cluster.host(), ports::free_port()?);
-        let team = Team { world, namespace, user, runner: Runner::start_at(address)? };
+        let runner = Runner::start_at(address)?;
+        let team = Team { world, namespace, user, runner, manifests: std::sync::Mutex::default() };
         team.apply(json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -177,7 +192,9 @@ impl Team {
 
     pub async fn apply(&self, mut object: Value) -> Result<()> {
         object["metadata"]["namespace"] = json!(self.namespace);
-        apply(self.world.cluster, &object).await
+        apply(self.world.cluster, &object).await?;
+        self.manifests.lock().expect("nobody panicked").push(object);
+        Ok(())
     }
 
     /// kubectl in the team's namespace.

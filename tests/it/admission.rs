@@ -39,13 +39,18 @@ async fn configure(own: &Own, workspace: &Workspace<'_>, failure_policy: &str) -
         "webhooks": [webhook("subscriptions", &["CREATE"]), webhook("workflowtriggers", &["CREATE", "UPDATE"])],
     });
     let api = Api::<ValidatingWebhookConfiguration>::all(workspace.client.clone());
-    api.patch(CONFIGURATION, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await?;
+    let apply = async || api.patch(CONFIGURATION, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await;
+    apply().await?;
     eventually(PATIENCE, "the API server knows the authority", async || {
         let webhooks = api.get(CONFIGURATION).await?.webhooks.unwrap_or_default();
         ensure!(webhooks.len() == 2 && webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.is_some()));
         Ok(())
     })
-    .await
+    .await?;
+    // A pipeline that applies it again and again takes nothing away.
+    let webhooks = apply().await?.webhooks.unwrap_or_default();
+    ensure!(webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.is_some()), "applied again, it is gone");
+    Ok(())
 }
 
 /// `kubectl apply`, as a person types it: standard output and error if it went well, standard error if not.

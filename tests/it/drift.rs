@@ -76,7 +76,7 @@ async fn an_external_system_that_does_not_answer_is_never_taken_for_a_webhook_th
     let mut workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "drift-error").await?;
     workspace.base_url = proxy.url();
     workspace.connect("acme-web", "review").await?;
-    let hooks = workspace.hooks().await?;
+    let ids = workspace.hook_ids().await?;
     for wrong in [Reply::status(500), Reply::ok().body("<html>proxy</html>"), Reply::status(404), Reply::dropped()] {
         let before = proxy.count("GET", |path| path.ends_with("/hooks"));
         proxy.on_call(move |_| Action::Respond(wrong.clone()));
@@ -86,7 +86,7 @@ async fn an_external_system_that_does_not_answer_is_never_taken_for_a_webhook_th
         })
         .await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        ensure!(workspace.hooks().await? == hooks);
+        ensure!(workspace.hook_ids().await? == ids);
     }
     workspace.subscription_is("acme-web", "Ready", "True", "Ready").await?;
     ensure!(proxy.count("POST", |_| true) == 1, "one create call: {:?}", proxy.counts());

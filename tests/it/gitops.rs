@@ -126,7 +126,7 @@ async fn expect(control_plane: &ControlPlane, namespace: &str, expected: &[Expec
 #[tokio::test]
 async fn flux_and_argo_cd_read_every_state_right() -> Result<()> {
     // As many as the Subscriptions below that are accepted.
-    let mut own = Own::start("health", &["--max-subscriptions", "7"]).await?;
+    let mut own = Own::start("health", &["--max-subscriptions", "8"]).await?;
     let gitea = &world::shared().await.gitea;
     let workspace = Workspace::new(&own.control_plane, gitea, "health").await?;
     let namespace = workspace.namespace.clone();
@@ -185,8 +185,8 @@ async fn flux_and_argo_cd_read_every_state_right() -> Result<()> {
             ("subscriptions", "stuck", "Ready", CURRENT),
             ("subscriptions", "no-plugin", "PluginNotFound", IN_PROGRESS),
             ("subscriptions", "broken-plugin", "PluginNotReady", IN_PROGRESS),
-            ("subscriptions", "oauth2", "MethodNotOffered", FAILED),
-            ("subscriptions", "manual", "MethodNotOffered", FAILED),
+            ("subscriptions", "oauth2", "ClientNotFound", IN_PROGRESS),
+            ("subscriptions", "manual", "Ready", CURRENT),
             ("subscriptions", "parameters", "InvalidParameters", FAILED),
             ("subscriptions", "event", "UnknownEvent", FAILED),
             ("subscriptions", "no-secret", "SecretNotFound", IN_PROGRESS),

@@ -99,12 +99,11 @@ async fn a_secret_of_the_users_own_is_taken_once_it_may_be_and_followed() -> Res
     let url = callback_url(&workspace.api::<Subscription>().get("acme-web").await?)?;
     ensure!(answer(&url, "first").await? == 401);
 
-    workspace.put_secret("mine", Some("github"), &[("secret", "first")]).await?;
+    workspace.put_secret("mine", Some("github"), &[("token", "first")]).await?;
     workspace.subscription_is("acme-web", "Ready", "False", "SecretNotLabelled").await?;
     workspace.put_secret("mine", Some("gitea"), &[("token", "first")]).await?;
     let message = workspace.subscription_is("acme-web", "Ready", "False", "SecretKeyMissing").await?;
     ensure!(message.contains("`secret`"), "{message}");
-    workspace.api::<Secret>().delete("mine", &DeleteParams::default()).await?;
     workspace.put_secret("mine", Some("gitea"), &[("secret", "first")]).await?;
     workspace.subscription_is("acme-web", "Ready", "True", "Ready").await?;
     ensure!(answer(&url, "first").await? == 200);

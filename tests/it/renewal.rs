@@ -108,7 +108,7 @@ async fn subscribed(system: &Forgetful, plugin: &str) -> Result<Workspace<'stati
         },
     }))?;
     Api::<TriggerPlugin>::all(workspace.client.clone()).create(&PostParams::default(), &object).await?;
-    workspace.put_secret(SECRET, Some(plugin), &[("token", "t")]).await?;
+    workspace.put_secret(SECRET, Some(plugin), &[("token", "a-token-for-the-forgetful-system")]).await?;
     let mut subscription = workspace.subscription("lease");
     subscription["spec"]["pluginRef"]["name"] = json!(plugin);
     subscription["spec"]["parameters"] = json!({});

@@ -93,9 +93,9 @@ async fn no_push_is_refused_or_lost_while_the_secret_is_replaced() -> Result<()>
     })
     .await?;
     // The same value asks for nothing.
-    let hooks = workspace.hooks().await?;
+    let ids = workspace.hook_ids().await?;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    ensure!(workspace.hooks().await? == hooks);
+    ensure!(workspace.hook_ids().await? == ids);
     let events = workspace.control_plane.kubectl(["-n", &workspace.namespace, "get", "events"]).await?;
     ensure!(events.contains("SecretRotation"), "{events}");
     workspace.collect(&own.bellhop).await

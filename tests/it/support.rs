@@ -201,6 +201,11 @@ impl<'a> Workspace<'a> {
         self.gitea.hooks(&self.user, REPOSITORY).await
     }
 
+    /// The ids of the webhooks. What Gitea says of one besides changes with each delivery.
+    pub async fn hook_ids(&self) -> Result<Vec<Value>> {
+        Ok(self.hooks().await?.into_iter().map(|hook| hook["id"].clone()).collect())
+    }
+
     /// Waits until a condition of a Subscription has this status and this reason (any, if empty); gives its message.
     pub async fn subscription_is(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
         let api = self.api::<Subscription>();

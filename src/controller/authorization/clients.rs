@@ -217,3 +217,126 @@ fn how_to_add(workspace: &str, plugin: &Plugin) -> String {
         plugin.name()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ApiServer, plugin};
+    use super::*;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    const GOOD: &[(&str, &str)] = &[("clientID", " an-id\n"), ("clientSecret", "a-secret")];
+
+    fn default_client() -> Value {
+        json!({"defaultClient": {"secretRef": {"name": "forge-oauth"}, "origins": ["https://git.example.com"]}})
+    }
+
+    async fn choose(
+        server: &Arc<ApiServer>,
+        named: Option<&str>,
+        base_url: &str,
+        oauth2: &Value,
+    ) -> Result<AuthorizationRecord, Blocked> {
+        let wanted =
+            OAuth2Authorization { client_secret_ref: named.map(|name| crate::api::NameRef { name: name.into() }) };
+        let Value::Object(parameters) = json!({"baseURL": base_url}) else { unreachable!() };
+        let clients = Clients::new(server.client(), "bellhop-system");
+        match clients.choose("team-a", &wanted, &parameters, &plugin(oauth2)).await {
+            Ok(record) => Ok(record),
+            Err(Failure::Blocked(blocked)) => Err(*blocked),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_named_one_then_the_workspaces_then_the_plugins() {
+        let server = Arc::new(ApiServer::default());
+        let base = "https://git.example.com";
+        let chosen = async |named| choose(&server, named, base, &default_client()).await.unwrap();
+        server.secret("bellhop-system", "forge-oauth", "forge", false, GOOD);
+        let record = chosen(None).await;
+        assert_eq!((record.client, record.client_id.as_str()), (Some(PinnedClient::PluginDefault), "an-id"));
+        assert_eq!(record.client_secret, "a-secret");
+        // One for the same plugin that is not marked, and a marked one for another plugin, change nothing.
+        server.secret("team-a", "mine", "forge", false, GOOD);
+        server.secret("team-a", "others", "github", true, GOOD);
+        assert_eq!(chosen(None).await.client, Some(PinnedClient::PluginDefault));
+        server.secret("team-a", "ours", "forge", true, GOOD);
+        assert_eq!(chosen(None).await.client, Some(PinnedClient::WorkspaceDefault { secret: "ours".into() }));
+        assert_eq!(chosen(Some("mine")).await.client, Some(PinnedClient::Named { secret: "mine".into() }));
+    }
+
+    #[tokio::test]
+    async fn two_defaults_are_both_named() {
+        let server = Arc::new(ApiServer::default());
+        for name in ["b", "a"] {
+            server.secret("team-a", name, "forge", true, GOOD);
+        }
+        let blocked = choose(&server, None, "https://git.example.com", &default_client()).await.unwrap_err();
+        assert_eq!((blocked.condition, blocked.reason), (type_::ACCEPTED, reason::CLIENT_AMBIGUOUS));
+        assert!(blocked.message.contains("the Secrets a, b;"), "{}", blocked.message);
+    }
+
+    #[tokio::test]
+    async fn without_a_client_it_is_said_how_to_add_one() {
+        let server = Arc::new(ApiServer::default());
+        let blocked = choose(&server, None, "https://git.example.com", &json!({})).await.unwrap_err();
+        assert_eq!((blocked.condition, blocked.reason), (type_::ACCEPTED, reason::CLIENT_NOT_FOUND));
+        for told in ["oauthRedirectURL", "namespace team-a", "credentials-for=forge", "is-default-client=true"] {
+            assert!(blocked.message.contains(told), "{}", blocked.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_default_client_stays_where_the_administrator_has_put_it() {
+        let server = Arc::new(ApiServer::default());
+        server.secret("bellhop-system", "forge-oauth", "forge", false, GOOD);
+        for elsewhere in ["https://evil.example.com", "http://git.example.com", "https://git.example.com:8443"] {
+            let blocked = choose(&server, None, elsewhere, &default_client()).await.unwrap_err();
+            assert_eq!(blocked.reason, reason::CLIENT_NOT_ALLOWED, "{elsewhere}");
+            assert!(blocked.message.contains("https://git.example.com only"), "{}", blocked.message);
+        }
+        assert!(server.read.lock().unwrap().is_empty(), "its Secret was not even read");
+        // A client of the user's own may be sent wherever the user says.
+        server.secret("team-a", "mine", "forge", false, GOOD);
+        choose(&server, Some("mine"), "https://evil.example.com", &default_client()).await.unwrap();
+        // Also one that was pinned is not sent where it may not go any more.
+        let Value::Object(parameters) = json!({"baseURL": "https://evil.example.com"}) else { unreachable!() };
+        let client = Some(PinnedClient::PluginDefault);
+        let mut record = AuthorizationRecord { client, client_id: "old".into(), ..AuthorizationRecord::default() };
+        let clients = Clients::new(server.client(), "bellhop-system");
+        let failure = clients.read_again(&mut record, "team-a", &parameters, &plugin(&default_client())).await;
+        let Err(Failure::Blocked(blocked)) = failure else { panic!("{failure:?}") };
+        assert_eq!(blocked.reason, reason::CLIENT_NOT_ALLOWED);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_secret_is_said_and_a_foreign_one_is_not_read() {
+        let server = Arc::new(ApiServer::default());
+        server.secret("team-a", "unlabelled", "", false, GOOD);
+        server.secret("team-a", "others", "github", false, GOOD);
+        for (name, reason, told) in [
+            ("absent", reason::SECRET_NOT_FOUND, "there is no Secret \"absent\" in the namespace team-a"),
+            ("unlabelled", reason::SECRET_NOT_LABELLED, "bellhop.dev/credentials-for=forge"),
+            ("others", reason::SECRET_NOT_LABELLED, "bellhop.dev/credentials-for=forge"),
+        ] {
+            let blocked = choose(&server, Some(name), "https://x.example.com", &json!({})).await.unwrap_err();
+            assert_eq!(blocked.reason, reason);
+            assert!(blocked.message.starts_with("spec.authorization.oauth2.clientSecretRef.name: "));
+            assert!(blocked.message.contains(told), "{}", blocked.message);
+        }
+        assert!(server.read.lock().unwrap().is_empty());
+        server.secret(
+            "team-a",
+            "bad",
+            "forge",
+            false,
+            &[("clientID", "x"), ("clientsecret", "y"), ("clientSecret", " ")],
+        );
+        let blocked = choose(&server, Some("bad"), "https://x.example.com", &json!({})).await.unwrap_err();
+        assert_eq!(blocked.reason, reason::SECRET_KEY_MISSING);
+        assert!(
+            blocked.message.ends_with("under `clientSecret`; it has the keys clientID, clientSecret, clientsecret")
+        );
+    }
+}

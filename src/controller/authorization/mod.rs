@@ -9,6 +9,8 @@ mod decide;
 pub mod pages;
 mod record;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod tokens;
 

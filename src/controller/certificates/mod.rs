@@ -176,8 +176,8 @@ impl Keeper {
                     failures = 0;
                     pause
                 }
-                // Another replica was faster: read what it has made.
-                Err(Failure::Conflict(_)) => continue,
+                // Another replica was faster: the next pass reads what it has made.
+                Err(Failure::Conflict(_)) => backoff(1),
                 Err(failure) => {
                     failures += 1;
                     tracing::warn!(error = %failure, "the certificate of the internal listener cannot be kept");

@@ -188,7 +188,7 @@ pub async fn note_left(context: &Context, custody: &Custody, record: &WebhookRec
     orphans.patch(ORPHANS, &PatchParams::apply(&manager).force(), &Patch::Apply(&map)).await?;
     let note = format!("webhook {id} of {plugin} may stay in the external system: {why}");
     tracing::warn!(namespace = custody.namespace, subscription = custody.name, webhook = id, why, "gave a webhook up");
-    context.warn(&subject(custody), "WebhookOrphaned", note).await;
+    context.warn_anew(&subject(custody), "WebhookOrphaned", note).await;
     Ok(())
 }
 

@@ -218,7 +218,7 @@ impl<'a> Pass<'a> {
             }
             Step::TellRepair => {
                 let note = stored.custody.repaired.clone().unwrap_or_default();
-                self.context.warn(self.subscription, "WebhookRepaired", note).await;
+                self.context.warn_anew(self.subscription, "WebhookRepaired", note).await;
                 self.context.vault.record(&stored, |custody| custody.repaired = None).await
             }
             Step::Accept { .. } | Step::Finished { .. } | Step::Blocked(_) => unreachable!("handled before"),

@@ -3,10 +3,11 @@
 //! An image is an archive in OCI's format in `target/images`, made by buildah. Nothing else of it stays on disk.
 
 use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::build::{self, Part};
@@ -33,6 +34,21 @@ impl Image {
     /// The size of the archive, which is what a registry would send, in bytes.
     pub fn size(&self) -> Result<u64> {
         Ok(fs::metadata(&self.archive)?.len())
+    }
+
+    /// The size of its unpacked layers, which is what it takes on a node, in bytes.
+    pub fn unpacked(&self) -> Result<u64> {
+        let mut archive = tar::Archive::new(File::open(&self.archive)?);
+        let mut size = 0;
+        for entry in archive.entries()? {
+            let mut entry = BufReader::new(entry?);
+            // Layers are compressed; what describes them is JSON.
+            if entry.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+                size += io::copy(&mut flate2::bufread::GzDecoder::new(entry), &mut io::sink())?;
+            }
+        }
+        ensure!(size > 0, "{} has no compressed layer", self.archive.display());
+        Ok(size)
     }
 }
 

@@ -1,12 +1,15 @@
-//! A proxy in front of an external system that loses, holds or answers calls.
+//! A proxy in front of an external system, or of the API server, that loses, holds or answers calls.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::server::{Call, Reply, Server};
 
@@ -21,6 +24,8 @@ pub enum Action {
     Drop,
     /// The upstream acts on it, but the caller never gets the answer: the connection is closed.
     ForwardThenDrop,
+    /// The upstream acts on it, but this is the answer.
+    ForwardThenRespond(Reply),
     /// The upstream acts on it; the answer is kept until the test releases it.
     ForwardThenHold(Hold),
     /// It is kept, before the upstream has seen it, until the test releases it.
@@ -68,8 +73,14 @@ impl Hold {
 
 type Hook = Box<dyn Fn(&Call) -> Action + Send + Sync>;
 
+enum Upstream {
+    Http(String),
+    /// The client belongs to the server's runtime, so it is made there.
+    Kubernetes(Box<kube::Config>, OnceCell<kube::Client>),
+}
+
 struct State {
-    upstream: String,
+    upstream: Upstream,
     hook: RwLock<Hook>,
     counts: Mutex<BTreeMap<(String, String), usize>>,
 }
@@ -83,11 +94,18 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy in front of `upstream` (`http://host:port`).
     pub fn start(upstream: &str) -> Result<Proxy> {
-        let state = Arc::new(State {
-            upstream: upstream.trim_end_matches('/').to_owned(),
-            hook: RwLock::new(Box::new(|_| Action::Pass)),
-            counts: Mutex::default(),
-        });
+        Proxy::start_for(Upstream::Http(upstream.trim_end_matches('/').to_owned()))
+    }
+
+    /// Starts a proxy in front of an API server, which sees every call as one of `config`'s user. Answers are passed on
+    /// as they come, so that watches work. It cannot be stopped and started again.
+    pub fn start_for_api_server(config: kube::Config) -> Result<Proxy> {
+        Proxy::start_for(Upstream::Kubernetes(Box::new(config), OnceCell::new()))
+    }
+
+    fn start_for(upstream: Upstream) -> Result<Proxy> {
+        let state =
+            Arc::new(State { upstream, hook: RwLock::new(Box::new(|_| Action::Pass)), counts: Mutex::default() });
         let shared = state.clone();
         let server = Server::start(Arc::new(move |call| handle(shared.clone(), call).boxed()))?;
         Ok(Proxy { server, state })
@@ -96,6 +114,20 @@ impl Proxy {
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.server.url()
+    }
+
+    /// Writes a kubeconfig for this proxy, without credentials.
+    pub fn write_kubeconfig(&self, path: &Path) -> Result<()> {
+        // JSON is YAML.
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "proxy",
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+            "clusters": [{"name": "proxy", "cluster": {"server": self.url()}}],
+            "users": [{"name": "proxy", "user": {}}],
+        });
+        Ok(std::fs::write(path, config.to_string())?)
     }
 
     /// Decides what happens to calls from now on.
@@ -146,6 +178,10 @@ async fn handle(state: Arc<State>, call: Call) -> Reply {
             forward(&state, call).await;
             Reply::dropped()
         }
+        Action::ForwardThenRespond(reply) => {
+            forward(&state, call).await;
+            reply
+        }
         Action::ForwardThenHold(hold) => {
             let reply = forward(&state, call).await;
             hold.wait().await;
@@ -162,22 +198,42 @@ async fn handle(state: Arc<State>, call: Call) -> Reply {
 const OWN: [&str; 5] = ["connection", "content-length", "host", "keep-alive", "transfer-encoding"];
 
 async fn forward(state: &State, call: Call) -> Reply {
-    let send = async {
-        let mut request =
-            crate::http::client().request(call.method, format!("{}{}", state.upstream, call.path)).body(call.body);
-        for (name, value) in &call.headers {
-            if !OWN.contains(&name.as_str()) {
-                request = request.header(name, value);
-            }
-        }
-        let response = request.send().await?;
-        let mut reply = Reply::status(response.status().as_u16());
-        for (name, value) in response.headers() {
-            if !OWN.contains(&name.as_str()) {
-                reply = reply.header(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
-            }
-        }
-        anyhow::Ok(reply.body(response.bytes().await?))
+    let forwarded = match &state.upstream {
+        Upstream::Http(url) => forward_http(url, call).await,
+        Upstream::Kubernetes(config, client) => forward_to_api_server(config, client, call).await,
     };
-    send.await.unwrap_or_else(|error| Reply::status(502).body(format!("proxy: {error:#}")))
+    forwarded.unwrap_or_else(|error| Reply::status(502).body(format!("proxy: {error:#}")))
+}
+
+async fn forward_http(upstream: &str, call: Call) -> Result<Reply> {
+    let mut request = crate::http::client().request(call.method, format!("{upstream}{}", call.path)).body(call.body);
+    for (name, value) in &call.headers {
+        if !OWN.contains(&name.as_str()) {
+            request = request.header(name, value);
+        }
+    }
+    let response = request.send().await?;
+    Ok(head(response.status().as_u16(), response.headers()).body(response.bytes().await?))
+}
+
+async fn forward_to_api_server(config: &kube::Config, client: &OnceCell<kube::Client>, call: Call) -> Result<Reply> {
+    let client = client.get_or_try_init(async || kube::Client::try_from(config.clone())).await?;
+    let mut request = Request::builder().method(call.method).uri(call.path);
+    for (name, value) in &call.headers {
+        if !OWN.contains(&name.as_str()) {
+            request = request.header(name, value);
+        }
+    }
+    let response = client.send(request.body(kube::client::Body::from(call.body.to_vec()))?).await?;
+    let (parts, body) = response.into_parts();
+    Ok(head(parts.status.as_u16(), &parts.headers).stream(Body::new(body)))
+}
+
+fn head(status: u16, headers: &HeaderMap) -> Reply {
+    headers
+        .iter()
+        .filter(|(name, _)| !OWN.contains(&name.as_str()))
+        .fold(Reply::status(status), |reply, (name, value)| {
+            reply.header(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
+        })
 }

@@ -43,14 +43,23 @@ pub struct Reply {
     /// The status code; 0 closes the connection without an answer.
     status: u16,
     headers: Vec<(String, String)>,
-    body: Bytes,
+    body: ReplyBody,
     delay: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum ReplyBody {
+    Whole(Bytes),
+    /// So many spaces, in chunks, without `Content-Length`.
+    Blank(u64),
+    /// What comes, as it comes; of a reply and its clones, the first one that is sent has it.
+    Stream(Arc<Mutex<Option<Body>>>),
 }
 
 impl Reply {
     /// An empty answer with this status.
     pub fn status(status: u16) -> Reply {
-        Reply { status, headers: Vec::new(), body: Bytes::new(), delay: Duration::ZERO }
+        Reply { status, headers: Vec::new(), body: ReplyBody::Whole(Bytes::new()), delay: Duration::ZERO }
     }
 
     /// 200, empty.
@@ -71,7 +80,19 @@ impl Reply {
 
     /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Reply {
-        self.body = body.into();
+        self.body = ReplyBody::Whole(body.into());
+        self
+    }
+
+    /// Sets the body to so many spaces, which are sent without an announcement of their number.
+    pub fn blank(mut self, bytes: u64) -> Reply {
+        self.body = ReplyBody::Blank(bytes);
+        self
+    }
+
+    /// Sets the body to what comes, as it comes.
+    pub fn stream(mut self, body: Body) -> Reply {
+        self.body = ReplyBody::Stream(Arc::new(Mutex::new(Some(body))));
         self
     }
 
@@ -198,7 +219,22 @@ async fn answer(
     for (name, value) in &reply.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(Body::from(reply.body)).expect("the test gave a valid status and headers"))
+    let body = match reply.body {
+        ReplyBody::Whole(bytes) => Body::from(bytes),
+        ReplyBody::Blank(bytes) => blank(bytes),
+        ReplyBody::Stream(body) => body.lock().expect("no panic while the lock is held").take().unwrap_or_default(),
+    };
+    Ok(response.body(body).expect("the test gave a valid status and headers"))
+}
+
+fn blank(bytes: u64) -> Body {
+    const CHUNK: u64 = 64 * 1024;
+    static SPACES: [u8; CHUNK as usize] = [b' '; CHUNK as usize];
+    let chunks = (0..bytes.div_ceil(CHUNK)).map(move |number| {
+        let left = (bytes - number * CHUNK).min(CHUNK);
+        Ok::<_, Infallible>(Bytes::from_static(&SPACES[..usize::try_from(left).unwrap_or(SPACES.len())]))
+    });
+    Body::from_stream(futures::stream::iter(chunks))
 }
 
 /// Tells a connection to fail from now on.
