@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::browser::{Browser, Page};
 use crate::build::{self, Part};
 use crate::control_plane::{private_file, private_folder};
 use crate::process::{self, Process};
@@ -61,12 +62,21 @@ impl Gitea {
         Gitea::start_at(dir, name, (Ipv4Addr::LOCALHOST, port).into()).await
     }
 
+    /// Starts a Gitea on a free port with additional configuration, such as `[oauth2]` and a line for it.
+    pub async fn start_with(dir: &Path, name: &str, more: &str) -> Result<Gitea> {
+        Gitea::start_configured(dir, name, (Ipv4Addr::LOCALHOST, crate::ports::free_port()?).into(), more).await
+    }
+
     /// Starts a Gitea at this address.
     pub async fn start_at(dir: &Path, name: &str, address: SocketAddr) -> Result<Gitea> {
+        Gitea::start_configured(dir, name, address, "").await
+    }
+
+    async fn start_configured(dir: &Path, name: &str, address: SocketAddr, more: &str) -> Result<Gitea> {
         build::ensure_async(&[Part::Gitea]).await?;
         let folder = dir.join(name);
         private_folder(&folder)?;
-        private_file(&folder.join("app.ini"), &configuration(&folder, address)?)?;
+        private_file(&folder.join("app.ini"), &(configuration(&folder, address)? + more))?;
         let gitea = Gitea {
             address,
             log: dir.join("log").join(format!("{name}.log")),
@@ -150,6 +160,50 @@ impl Gitea {
         let path = format!("/api/v1/users/{name}/tokens");
         let token = self.expect(201, Method::POST, &path, &basic(name, password), Some(&body)).await?;
         Ok(token["sha1"].as_str().context("the answer has no token")?.to_owned())
+    }
+
+    /// Registers an OAuth application of a user, to which browsers are sent back at this URL; gives its id and its secret.
+    pub async fn create_oauth_application(&self, owner: &User, redirect_url: &str) -> Result<(String, String)> {
+        let name = format!("bellhop-{}", Uuid::new_v4().simple());
+        let body = json!({"name": name, "confidential_client": true, "redirect_uris": [redirect_url]});
+        let path = "/api/v1/user/applications/oauth2";
+        let made = self.expect(201, Method::POST, path, &owner.token_header(), Some(&body)).await?;
+        let text =
+            |key: &str| made[key].as_str().map(str::to_owned).with_context(|| format!("the answer has no {key}"));
+        Ok((text("client_id")?, text("client_secret")?))
+    }
+
+    /// Goes through the login page, if the browser is not logged in yet, to the page on which a user consents, or further
+    /// where the user has consented before.
+    pub async fn log_in(&self, browser: &mut Browser, page: Page, user: &User) -> Result<Page> {
+        let Ok(form) = page.form("/user/login") else { return Ok(page) };
+        browser.submit(&form, &[("user_name", &user.name), ("password", &user.password)]).await
+    }
+
+    /// Says yes or no on the page on which a user consents.
+    pub async fn consent(&self, browser: &mut Browser, page: &Page, granted: bool) -> Result<Page> {
+        let form = page.form("/login/oauth/grant")?;
+        browser.submit(&form, &[("granted", if granted { "true" } else { "false" })]).await
+    }
+
+    /// Takes back whatever the user has granted to OAuth applications, as on the page of the settings.
+    pub async fn revoke_grants(&self, browser: &mut Browser, user: &User) -> Result<()> {
+        let page = browser.open(&format!("{}/user/settings/applications", self.url())).await?;
+        let page = self.log_in(browser, page, user).await?;
+        let grants: Vec<_> = page
+            .html
+            .split('"')
+            .filter(|text| text.starts_with("/user/settings/applications/oauth2/") && text.contains("/revoke/"))
+            .map(str::to_owned)
+            .collect();
+        if grants.is_empty() {
+            bail!("{} has granted nothing: {}", user.name, page.text());
+        }
+        for grant in grants {
+            let form = browser.form(&format!("{}{grant}", self.url()), &[])?;
+            browser.submit(&form, &[]).await?;
+        }
+        Ok(())
     }
 
     /// Creates a repository with a first commit on `main`.

@@ -9,6 +9,7 @@
 //!   holds or answers calls as a test wants. Both are a [`server`] on a thread of their own.
 //! - [`vendor`] has stand-ins for external systems that nobody can run, such as Airtable: each is a small server that
 //!   behaves as the vendor documents it.
+//! - [`browser`] logs in and consents as a person does; [`oidc`] is a second, stricter OAuth server than Gitea's.
 //! - [`world`] is what the tests of one binary share: a control plane and a Gitea, started once.
 //! - [`process`] is the one way children are started: they never outlive the test process, however it dies.
 //! - [`ports`], [`wait`], [`http`] and [`git`] are the small things that all of these use.
@@ -40,6 +41,7 @@
 //! ```
 
 pub mod bellhop;
+pub mod browser;
 pub mod build;
 pub mod cluster;
 pub mod control_plane;
@@ -48,6 +50,7 @@ pub mod gitea;
 pub mod http;
 pub mod image;
 pub mod node;
+pub mod oidc;
 pub mod ports;
 pub mod process;
 pub mod proxy;

@@ -1,0 +1,129 @@
+//! A strict OAuth server on loopback: the npm package oidc-provider, with a small API behind it (`tests/cluster/oidc`).
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::browser::{Browser, Page};
+use crate::build::say;
+
+use crate::process::Process;
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client that is registered with the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its secret.
+    pub secret: &'a str,
+}
+
+/// A running server. Dropping it ends it.
+#[derive(Debug)]
+pub struct Oidc {
+    url: String,
+    _process: Process,
+}
+
+impl Oidc {
+    /// Starts a server with its log in `dir/log/NAME.log`. Every client may send browsers back to `redirect_url` alone;
+    /// access tokens live for `life`.
+    pub async fn start(
+        dir: &Path,
+        name: &str,
+        redirect_url: &str,
+        life: Duration,
+        clients: &[Client<'_>],
+    ) -> Result<Oidc> {
+        let folder = tokio::task::spawn_blocking(prepare).await??;
+        let port = crate::ports::free_port()?;
+        let clients: Vec<_> = clients.iter().map(|client| json!({"id": client.id, "secret": client.secret})).collect();
+        let configuration =
+            json!({"port": port, "redirectURI": redirect_url, "accessTokenLife": life.as_secs(), "clients": clients});
+        let mut command = Command::new("node");
+        command.arg("server.mjs").arg(configuration.to_string()).current_dir(folder);
+        let mut process = Process::spawn("oidc", &command, &dir.join("log").join(format!("{name}.log")))?;
+        let url = format!("http://127.0.0.1:{port}");
+        let probe = format!("{url}/requests");
+        process.wait_ready(START_TIMEOUT, async || crate::http::get_ok(&probe).await.map(drop)).await?;
+        Ok(Oidc { url, _process: process })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// How many token requests of this kind there were: a grant type, or `refused`.
+    pub async fn requests(&self, kind: &str) -> Result<u64> {
+        let (_, requests) = crate::http::json(Method::GET, &format!("{}/requests", self.url), None, None).await?;
+        requests[kind].as_u64().with_context(|| format!("no number of {kind} in {requests}"))
+    }
+
+    /// A token request as this client, past Bellhop.
+    pub async fn token(&self, client: Client<'_>, form: &[(&str, &str)]) -> Result<(u16, Value)> {
+        let mut encoder: reqwest::Url = self.url.parse()?;
+        encoder.query_pairs_mut().extend_pairs(form);
+        let response = crate::http::client()
+            .post(format!("{}/token", self.url))
+            .basic_auth(client.id, Some(client.secret))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(encoder.query().unwrap_or_default().to_owned())
+            .send()
+            .await?;
+        let status = response.status().as_u16();
+        Ok((status, serde_json::from_slice(&response.bytes().await?)?))
+    }
+
+    /// Goes through the login page, which takes any name, to the consent page.
+    pub async fn log_in(&self, browser: &mut Browser, login: Page, name: &str) -> Result<Page> {
+        let form = login.form("/interaction/")?;
+        let consent = browser.submit(&form, &[("login", name), ("password", "any")]).await?;
+        ensure!(consent.status == 200, "no consent page: {} {}", consent.status, consent.text());
+        Ok(consent)
+    }
+
+    /// Says yes on the consent page.
+    pub async fn consent(&self, browser: &mut Browser, page: &Page) -> Result<Page> {
+        browser.submit(&page.form("/interaction/")?, &[]).await
+    }
+
+    /// Says no on the login or the consent page.
+    pub async fn refuse(&self, browser: &mut Browser, page: &Page) -> Result<Page> {
+        browser.open(&page.link("/abort")?).await
+    }
+}
+
+/// Installs the package into `target/cluster/oidc`, once for each version of the lock file.
+fn prepare() -> Result<PathBuf> {
+    let (from, to) = (crate::root().join("tests/cluster/oidc"), crate::root().join("target/cluster/oidc"));
+    fs::create_dir_all(&to)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(to.join(".lock"))?;
+    lock.lock()?;
+    let names = ["package.json", "package-lock.json", "server.mjs"];
+    let files = names.map(|name| fs::read(from.join(name)).with_context(|| format!("cannot read {name}")));
+    let [package, versions, server] = files;
+    let (package, versions, server) = (package?, versions?, server?);
+    let stamp = to.join(".stamp");
+    let wanted = [package.as_slice(), versions.as_slice()].concat();
+    fs::write(to.join("server.mjs"), server)?;
+    if fs::read(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(to);
+    }
+    say("installing oidc-provider with npm (about 5 s the first time)");
+    fs::write(to.join("package.json"), package)?;
+    fs::write(to.join("package-lock.json"), versions)?;
+    let mut command = Command::new("npm");
+    command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&to);
+    let output = command.output().context("npm cannot be started; Node.js is needed for this test")?;
+    ensure!(output.status.success(), "npm ci failed: {}", String::from_utf8_lossy(&output.stderr));
+    fs::write(stamp, wanted)?;
+    Ok(to)
+}
