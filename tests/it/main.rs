@@ -25,4 +25,5 @@ mod schema;
 mod security;
 mod story;
 mod support;
+mod vendors;
 mod workspaces;

@@ -341,6 +341,10 @@ impl<'a> Calls<'a> {
         let message = format!("{name}: {error}");
         match error {
             CallError::OriginNotAllowed { .. } => Blocked::stalled(self.condition, reason::ORIGIN_NOT_ALLOWED, message),
+            // Where every answer has the status 200, `success` is what tells that the credentials are wrong.
+            CallError::Unsuccessful { .. } if name == "verify" => {
+                Blocked::retrying(self.condition, reason::CREDENTIALS_REFUSED, message)
+            }
             // A proxy's page instead of an answer passes.
             CallError::UnexpectedAnswer { .. } | CallError::Unsuccessful { .. } => {
                 Blocked::retrying(self.condition, reason::EXTERNAL_SYSTEM_FAILED, message)

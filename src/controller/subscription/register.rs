@@ -6,6 +6,7 @@ use super::Blocked;
 use super::calls::{Calls, Changed, NotCreated};
 use super::desk::Desk;
 use super::times::{OVERLAP, millis};
+use super::upkeep::retire;
 use crate::api::{reason, type_};
 use crate::controller::Failure;
 use crate::controller::custody::{Custody, SecretOrigin, Stored, WebhookRecord, WebhookState};
@@ -164,7 +165,7 @@ async fn settle(
         finish(custody, desk.plugin, record.attempt, now);
     };
     let stored = desk.context.vault.record(stored, store).await?;
-    check_secret(&stored, record.attempt, "create")?;
+    check_secret(desk, &stored, record.attempt, "create").await?;
     Ok(stored)
 }
 
@@ -179,7 +180,7 @@ pub async fn complete(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Result
     if index >= desk.plugin.after_count() {
         let now = desk.time();
         let stored = vault.record(stored, |custody| finish(custody, desk.plugin, attempt, now)).await?;
-        check_secret(&stored, attempt, "create")?;
+        check_secret(desk, &stored, attempt, "create").await?;
         return Ok(stored);
     }
     match Calls::new(desk, &stored.custody, type_::WEBHOOK_REGISTERED).about(record).after(index).await {
@@ -196,11 +197,12 @@ pub async fn complete(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Result
                 finish(custody, desk.plugin, attempt, now);
             };
             let stored = vault.record(stored, store).await?;
-            check_secret(&stored, attempt, "after")?;
+            check_secret(desk, &stored, attempt, "after").await?;
             Ok(stored)
         }
         Err(not) if not.for_good => {
-            vault.record(stored, |custody| custody.reject(attempt)).await?;
+            let stored = vault.record(stored, |custody| custody.reject(attempt)).await?;
+            roll_back(desk, &stored, attempt).await;
             Err(with_note(not.failure, "the webhook is deleted again"))
         }
         Err(not) => Err(not.failure),
@@ -243,10 +245,19 @@ fn finish(custody: &mut Custody, plugin: &Plugin, attempt: Uuid, now: i64) {
     }
 }
 
-fn check_secret(stored: &Stored, attempt: Uuid, call: &str) -> Result<(), Failure> {
+/// Deletes a webhook that was rejected, so that it does not stay while the next attempt is waited for. If that fails, the
+/// next pass does it.
+async fn roll_back(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) {
+    if retire(desk, stored, attempt).await.is_err() {
+        tracing::debug!(%attempt, "a webhook that cannot be used could not be deleted; the next pass tries again");
+    }
+}
+
+async fn check_secret(desk: &Desk<'_>, stored: &Stored, attempt: Uuid, call: &str) -> Result<(), Failure> {
     if !stored.custody.webhook(attempt).is_some_and(WebhookRecord::is_retiring) {
         return Ok(());
     }
+    roll_back(desk, stored, attempt).await;
     let message = format!(
         "{call}: the webhook exists, but its signing secret is not known, which the external system tells only once; it is \
          deleted and created anew"

@@ -106,10 +106,16 @@ impl Named {
 }
 
 /// Name of the Secret with the signing secret for the person who makes the webhook by hand; nothing if there is none,
-/// because the secret is the user's own, or the external system's.
+/// because the secret is the user's own, or the external system has still to tell it. One that it has told is shown too:
+/// Notion wants it back, typed by a person.
 pub fn handed_over_name(custody: &Custody) -> Option<String> {
     let by_hand = custody.accepted.authorization.manual.is_some();
-    if !by_hand || custody.secret_origin != SecretOrigin::Generated {
+    let has_one = match custody.secret_origin {
+        SecretOrigin::Generated => true,
+        SecretOrigin::External => !custody.callback_secret.is_empty(),
+        _ => false,
+    };
+    if !by_hand || !has_one {
         return None;
     }
     let name = format!("{}-callback-secret", custody.name);

@@ -7,6 +7,8 @@
 //! - [`cluster`] adds a real node on this machine ([`node`]), on which [`image`]s run that were made here.
 //! - [`runner`] is an HTTP service that records what it is asked to run; [`proxy`] stands in front of Gitea and loses,
 //!   holds or answers calls as a test wants. Both are a [`server`] on a thread of their own.
+//! - [`vendor`] has stand-ins for external systems that nobody can run, such as Airtable: each is a small server that
+//!   behaves as the vendor documents it.
 //! - [`browser`] logs in and consents as a person does; [`oidc`] is a second, stricter OAuth server than Gitea's.
 //! - [`world`] is what the tests of one binary share: a control plane and a Gitea, started once.
 //! - [`process`] is the one way children are started: they never outlive the test process, however it dies.
@@ -54,6 +56,7 @@ pub mod process;
 pub mod proxy;
 pub mod runner;
 pub mod server;
+pub mod vendor;
 pub mod wait;
 pub mod world;
 

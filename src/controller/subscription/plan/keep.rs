@@ -33,7 +33,8 @@ pub fn by_hand(view: &View, custody: &Custody) -> Step {
     if !view.route_live {
         return Step::Publish;
     }
-    if origin == SecretOrigin::Generated && !view.handed_over {
+    let external = origin == SecretOrigin::External && !custody.callback_secret.is_empty();
+    if (origin == SecretOrigin::Generated || external) && !view.handed_over {
         return Step::HandOver;
     }
     // The callback URL is live by now, so the person can already enter it.

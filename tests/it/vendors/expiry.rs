@@ -1,0 +1,147 @@
+//! Webhooks that end after a few seconds unless they are renewed, while deliveries arrive all the time.
+
+use super::stage::{Stage, webhooks_become};
+use crate::support::PATIENCE;
+use anyhow::{Context, Result, ensure};
+use bellhop_harness::eventually;
+use bellhop_harness::vendor::{Vendor, airtable, gmail, google_calendar, microsoft_graph, now};
+use serde_json::json;
+use std::time::Duration;
+
+/// Renewed at two thirds of it, so there are a good two seconds for a busy machine.
+const LIFE: Duration = Duration::from_secs(8);
+/// Three renewals, and most of a fourth life.
+const WATCHED: Duration = Duration::from_secs(20);
+
+/// For a while, every live webhook gets a delivery each 100 ms. At no moment there is none; each delivery starts the
+/// workflow; renewals are made when they are due and not more often; at the end there is one webhook.
+async fn renewed_without_a_gap<V: Vendor>(
+    stage: Stage<V>,
+    event: &str,
+    sent: &str,
+    renewals: impl Fn(&Stage<V>) -> usize,
+) -> Result<()> {
+    stage.subscribe(&[event]).await?;
+    stage.ready().await?;
+    let desk = stage.vendor.desk();
+    let from = now();
+    let before = renewals(&stage);
+    let sending = stage.vendor.keep_sending(sent, Duration::from_millis(100));
+    tokio::time::sleep(WATCHED).await;
+    let deliveries = sending.stop().await?;
+    let to = now();
+    let made = renewals(&stage) - before;
+
+    ensure!(desk.gaps(from, to).is_empty(), "gaps {:?} in {:?} until {to}", desk.gaps(from, to), desk.timeline());
+    ensure!((2..=5).contains(&made), "{made} renewals in {WATCHED:?} of lives of {LIFE:?}: {:?}", desk.timeline());
+    // Two webhooks get two deliveries for the moment in which one replaces the other.
+    ensure!(deliveries >= 100, "{deliveries} deliveries in {WATCHED:?}");
+    stage.runs_are(deliveries).await?;
+
+    webhooks_become(&stage, 1).await?;
+    // It has been renewed meanwhile, perhaps just now.
+    eventually(PATIENCE, "the status says when the one webhook ends", async || {
+        let status = stage.subscription().await?.status.unwrap_or_default();
+        ensure!(status.webhooks.len() == 1, "{:?}", status.webhooks);
+        let expires = status.webhooks[0].expires_at.as_ref().context("there is no end")?;
+        ensure!(expires.0.as_millisecond() + 1000 >= to, "the status is behind: {expires:?}");
+        Ok(())
+    })
+    .await?;
+    stage.one_webhook().await?;
+    stage.an_event_runs(sent).await?;
+    stage.ends_with_nothing().await
+}
+
+#[tokio::test]
+async fn a_refresh_call_prolongs_a_webhook() -> Result<()> {
+    let stage = Stage::new("airtable", airtable::Airtable { life: LIFE }, json!({"base": "appAcme"})).await?;
+    stage.credentials(&[("token", airtable::TOKEN)]).await?;
+    renewed_without_a_gap(stage, "tableData", "tableData", |stage| {
+        assert_eq!(stage.vendor.desk().timeline().len(), 1, "it is prolonged, not made again");
+        stage.vendor.desk().count("POST", "/refresh")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_patch_prolongs_a_subscription() -> Result<()> {
+    let vendor = microsoft_graph::MicrosoftGraph { life: LIFE };
+    let stage = Stage::new("microsoft-graph", vendor, json!({"resource": "me/messages"})).await?;
+    stage.credentials(&[("token", microsoft_graph::TOKEN)]).await?;
+    renewed_without_a_gap(stage, "created", "created", |stage| {
+        assert_eq!(stage.vendor.desk().timeline().len(), 1, "it is prolonged, not made again");
+        stage.vendor.desk().count("PATCH", "/subscriptions/")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn calling_create_again_prolongs_a_watch() -> Result<()> {
+    let stage = Stage::new("gmail", gmail::Gmail { life: LIFE }, json!({})).await?;
+    stage.credentials(&[("token", gmail::TOKEN)]).await?;
+    renewed_without_a_gap(stage, "mailboxChanged", "mailboxChanged", |stage| {
+        assert_eq!(stage.vendor.desk().timeline().len(), 1, "it is prolonged, not made again");
+        stage.vendor.desk().count("POST", "/watch")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_new_channel_replaces_the_old_one_before_it_ends() -> Result<()> {
+    let stage =
+        Stage::new("google-calendar", google_calendar::GoogleCalendar { life: LIFE }, json!({"calendar": "primary"}));
+    let stage = stage.await?;
+    stage.credentials(&[("token", google_calendar::TOKEN)]).await?;
+    renewed_without_a_gap(stage, "exists", "exists", |stage| {
+        let desk = stage.vendor.desk();
+        // What is replaced is stopped, and not left to its end.
+        let lives = desk.timeline();
+        let left = lives.iter().rev().skip(2).filter(|life| life.until.is_none_or(|until| until > now())).count();
+        assert_eq!(left, 0, "old channels are left: {lives:?}");
+        desk.count("POST", "/events/watch")
+    })
+    .await
+}
+
+/// The vendor fails for a while: the webhook is prolonged as soon as it works again, before its end.
+#[tokio::test]
+async fn a_refresh_that_fails_is_tried_again_before_the_end() -> Result<()> {
+    let stage =
+        Stage::new("airtable", airtable::Airtable { life: Duration::from_secs(15) }, json!({"base": "appAcme"}));
+    let stage = stage.await?;
+    stage.credentials(&[("token", airtable::TOKEN)]).await?;
+    stage.subscribe(&["tableData"]).await?;
+    stage.ready().await?;
+    stage.vendor.desk().fail_next(2, "POST", "/refresh", 503);
+    let from = now();
+    let sending = stage.vendor.keep_sending("tableData", Duration::from_millis(200));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let deliveries = sending.stop().await?;
+    let desk = stage.vendor.desk();
+    ensure!(desk.gaps(from, now()).is_empty() && desk.timeline().len() == 1, "{:?}", desk.timeline());
+    let refreshes = desk.count("POST", "/refresh");
+    ensure!((3..=6).contains(&refreshes), "{refreshes} calls: two that fail and one or two that do not");
+    stage.runs_are(deliveries).await?;
+    stage.ends_with_nothing().await
+}
+
+/// Nothing prolongs what is gone: it is made anew, and said so.
+#[tokio::test]
+async fn a_webhook_that_is_gone_when_it_is_to_be_prolonged_is_made_anew() -> Result<()> {
+    let stage = Stage::new("airtable", airtable::Airtable { life: LIFE }, json!({"base": "appAcme"})).await?;
+    stage.credentials(&[("token", airtable::TOKEN)]).await?;
+    stage.subscribe(&["tableData"]).await?;
+    stage.ready().await?;
+    let gone = stage.one_webhook().await?;
+    ensure!(stage.vendor.desk().remove(&gone.id));
+    webhooks_become(&stage, 0).await?;
+    webhooks_become(&stage, 1).await?;
+    stage.ready().await?;
+    let webhook = stage.one_webhook().await?;
+    ensure!(webhook.id != gone.id, "{webhook:?}");
+    stage.an_event_runs("tableData").await?;
+    let events = stage.workspace.control_plane.kubectl(["-n", &stage.workspace.namespace, "get", "events"]).await?;
+    ensure!(events.contains("WebhookRepaired"), "{events}");
+    stage.ends_with_nothing().await
+}

@@ -1,0 +1,15 @@
+//! The life of a webhook with each peculiarity of external systems, against stand-ins for them
+//! (`tests/harness/src/vendor`): each test installs the plugin beside it and tells the story from `kubectl apply` to
+//! `kubectl delete`.
+
+mod compiles;
+mod encodings;
+mod expiry;
+mod handshakes;
+mod manual;
+mod paging;
+mod per_event;
+mod rehearsal;
+mod stage;
+mod steps;
+mod upserts;

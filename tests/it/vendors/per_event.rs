@@ -1,0 +1,81 @@
+//! One webhook for each event.
+
+use super::stage::{SUBSCRIPTION, Stage, condition};
+use crate::support::note_secret;
+use anyhow::{Result, ensure};
+use bellhop_harness::vendor::{Vendor, mailgun, shopify};
+use serde_json::json;
+
+/// Two events make two webhooks; the status names both; each event runs what it should; nothing is left.
+async fn two_webhooks<V: Vendor>(stage: Stage<V>, events: [&str; 2], sent: [&str; 2]) -> Result<()> {
+    stage.subscribe(&events).await?;
+    let status = stage.ready().await?.status.unwrap_or_default();
+    let url = stage.callback_url().await?;
+    let webhooks = stage.vendor.desk().webhooks();
+    ensure!(webhooks.len() == 2, "{webhooks:?} after {:#?}", stage.vendor.desk().calls());
+    for webhook in &webhooks {
+        note_secret(&webhook.secret)?;
+        ensure!(webhook.url == url, "{webhook:?}");
+    }
+    for event in sent {
+        ensure!(webhooks.iter().filter(|webhook| webhook.events == [event]).count() == 1, "{event}: {webhooks:?}");
+    }
+    let mut told: Vec<_> = status.webhooks.iter().map(|told| (told.event.as_deref(), told.id.as_str())).collect();
+    told.sort_unstable();
+    let mut right: Vec<_> = events
+        .iter()
+        .zip(sent)
+        .map(|(event, sent)| {
+            let id = webhooks.iter().find(|webhook| webhook.events == [sent]).map_or("", |webhook| webhook.id.as_str());
+            (Some(*event), id)
+        })
+        .collect();
+    right.sort_unstable();
+    ensure!(told == right, "the status says {told:?}, the vendor {right:?}");
+
+    stage.an_event_runs(sent[0]).await?;
+    // It is subscribed, and no trigger wants it.
+    stage.vendor.send(sent[1]).await?;
+    stage.nothing_runs(1).await?;
+    stage.ends_with_nothing().await
+}
+
+#[tokio::test]
+async fn each_topic_has_a_webhook_of_its_own() -> Result<()> {
+    let stage = Stage::new("shopify", shopify::Shopify, json!({})).await?;
+    stage.credentials(&[("token", shopify::TOKEN)]).await?;
+    two_webhooks(stage, ["orders/create", "products/update"], ["ORDERS_CREATE", "PRODUCTS_UPDATE"]).await
+}
+
+#[tokio::test]
+async fn each_event_has_an_entry_of_its_own() -> Result<()> {
+    let stage = Stage::new("mailgun", mailgun::Mailgun, json!({"domain": "mail.acme.example"})).await?;
+    stage.credentials(&[("key", mailgun::KEY)]).await?;
+    two_webhooks(stage, ["delivered", "opened"], ["delivered", "opened"]).await
+}
+
+/// The vendor refuses the second one of two, in `userErrors`, with the status 200.
+#[tokio::test]
+async fn a_topic_that_is_refused_is_said_and_what_was_made_is_deleted_in_the_end() -> Result<()> {
+    let stage = Stage::new("shopify", shopify::Shopify, json!({})).await?;
+    stage.credentials(&[("token", shopify::TOKEN)]).await?;
+    stage.subscribe(&["orders/create", "orders/unheard"]).await?;
+    let message = condition(&stage, "WebhookRegistered", "False", "").await?;
+    ensure!(message.contains("Topic is invalid"), "{message}");
+    ensure!(stage.vendor.desk().webhooks().len() <= 1);
+    let ready = stage.workspace.subscription_is(SUBSCRIPTION, "Ready", "False", "").await?;
+    ensure!(!ready.is_empty());
+    stage.ends_with_nothing().await
+}
+
+/// One of two was deleted by hand: that one is a success, the other one is deleted.
+#[tokio::test]
+async fn what_is_gone_of_several_is_no_obstacle() -> Result<()> {
+    let stage = Stage::new("shopify", shopify::Shopify, json!({})).await?;
+    stage.credentials(&[("token", shopify::TOKEN)]).await?;
+    stage.subscribe(&["orders/create", "products/update"]).await?;
+    stage.ready().await?;
+    let webhooks = stage.vendor.desk().webhooks();
+    ensure!(stage.vendor.desk().remove(&webhooks[0].id));
+    stage.ends_with_nothing().await
+}

@@ -1,0 +1,168 @@
+//! What the stories share: a vendor's stand-in, its plugin, and a workspace.
+
+use crate::support::{self, PATIENCE, Workspace, note_secret};
+use anyhow::{Context, Result, ensure};
+use bellhop::api::Subscription;
+use bellhop_harness::eventually;
+use bellhop_harness::runner::Recorded;
+use bellhop_harness::vendor::{Standin, Vendor, Webhook};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The name of the Subscription of each story.
+pub const SUBSCRIPTION: &str = "acme";
+/// The name of the WorkflowTrigger and of the workflow.
+pub const TRIGGER: &str = "run";
+
+const CREDENTIALS: &str = "credentials";
+
+pub struct Stage<V> {
+    pub vendor: Standin<V>,
+    pub workspace: Workspace<'static>,
+    plugin: String,
+    parameters: Value,
+    /// What the Subscription names as `baseURL`; a test may put something in between.
+    pub base_url: String,
+}
+
+impl<V: Vendor> Stage<V> {
+    /// Starts the vendor, and installs the plugin `vendor-NAME` of the file `NAME.yaml`. `parameters` are the
+    /// Subscription's, besides `baseURL`.
+    pub async fn new(name: &str, vendor: V, parameters: Value) -> Result<Stage<V>> {
+        let workspace = Workspace::shared(&format!("vendor-{name}")).await?;
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/vendors/{name}.yaml"));
+        workspace.control_plane.apply_file(&file).await?;
+        let vendor = Standin::start(vendor)?;
+        let base_url = vendor.url();
+        Ok(Stage { vendor, workspace, plugin: format!("vendor-{name}"), parameters, base_url })
+    }
+
+    /// Stores credentials, labelled for the plugin.
+    pub async fn credentials(&self, keys: &[(&str, &str)]) -> Result<()> {
+        for (_, value) in keys {
+            note_secret(value)?;
+        }
+        self.workspace.put_secret(CREDENTIALS, Some(&self.plugin), keys).await
+    }
+
+    /// Creates a Subscription to these events that is authorized by the credentials, and a trigger for the first one.
+    pub async fn subscribe(&self, events: &[&str]) -> Result<()> {
+        self.subscribe_by(events, json!({"apiKey": {"secretRef": {"name": CREDENTIALS}}})).await
+    }
+
+    /// The same, authorized in any way.
+    pub async fn subscribe_by(&self, events: &[&str], authorization: Value) -> Result<()> {
+        let mut subscription = self.workspace.subscription(SUBSCRIPTION);
+        let mut parameters = self.parameters.clone();
+        if authorization.get("manual").is_none() {
+            parameters["baseURL"] = json!(self.base_url);
+        }
+        subscription["spec"] = json!({
+            "pluginRef": {"name": self.plugin},
+            "events": events,
+            "parameters": parameters,
+            "authorization": authorization,
+        });
+        self.workspace.create_subscription(subscription).await?;
+        let mut trigger = self.workspace.trigger(TRIGGER, SUBSCRIPTION);
+        trigger["spec"]["event"] = json!(events.first().context("a story has an event")?);
+        self.workspace.create_trigger(trigger).await?;
+        Ok(())
+    }
+
+    /// Waits until the Subscription and its trigger are ready.
+    pub async fn ready(&self) -> Result<Subscription> {
+        self.workspace.subscription_is(SUBSCRIPTION, "Ready", "True", "").await?;
+        self.workspace.trigger_is(TRIGGER, "True", "Bound").await?;
+        self.subscription().await
+    }
+
+    pub async fn subscription(&self) -> Result<Subscription> {
+        Ok(self.workspace.api().get(SUBSCRIPTION).await?)
+    }
+
+    pub async fn callback_url(&self) -> Result<String> {
+        support::callback_url(&self.subscription().await?)
+    }
+
+    /// The one webhook of the vendor that is not somebody else's; it has the Subscription's callback URL, and its id is
+    /// in the status.
+    pub async fn one_webhook(&self) -> Result<Webhook> {
+        let webhooks = self.vendor.desk().webhooks();
+        let [webhook] = webhooks.as_slice() else {
+            anyhow::bail!("one webhook, found {webhooks:?} after {:#?}", self.vendor.desk().calls());
+        };
+        let subscription = self.subscription().await?;
+        ensure!(webhook.url == support::callback_url(&subscription)?, "{webhook:?}");
+        note_secret(&webhook.secret)?;
+        let told = subscription.status.unwrap_or_default().webhooks;
+        ensure!(told.len() == 1, "one webhook is in the status: {told:?}");
+        Ok(webhook.clone())
+    }
+
+    /// The vendor tells of an event, by its own name; the workflow runs once for each webhook that it was sent to.
+    pub async fn an_event_runs(&self, event: &str) -> Result<Arc<Recorded>> {
+        let before = self.workspace.runner.count();
+        let sent = self.vendor.send(event).await?;
+        let runs = self.workspace.runner.wait_for(before + sent, PATIENCE).await?;
+        ensure!(runs.len() == before + sent, "{sent} deliveries started {} workflows", runs.len() - before);
+        Ok(runs[before].clone())
+    }
+
+    /// Nothing more is run within a moment.
+    pub async fn nothing_runs(&self, before: usize) -> Result<()> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ensure!(self.workspace.runner.count() == before, "{} more runs", self.workspace.runner.count() - before);
+        Ok(())
+    }
+
+    /// Waits until there are this many runs, all of different events.
+    pub async fn runs_are(&self, count: usize) -> Result<()> {
+        let runs = self.workspace.runner.wait_for(count, PATIENCE).await?;
+        let ids: BTreeSet<_> = runs.iter().filter_map(|run| run.header("ce-id").map(str::to_owned)).collect();
+        ensure!(runs.len() == count && ids.len() == count, "{count} events, {} runs of {}", runs.len(), ids.len());
+        Ok(())
+    }
+
+    /// The Subscription is deleted: the vendor has no webhook of it any more, and everybody else's.
+    pub async fn ends_with_nothing(self) -> Result<()> {
+        let foreign = self.foreign();
+        self.workspace.delete_subscription(SUBSCRIPTION).await?;
+        self.workspace.is_gone(SUBSCRIPTION).await?;
+        let left = self.vendor.desk().webhooks();
+        ensure!(left.is_empty(), "{left:?} is left after {:#?}", self.vendor.desk().calls());
+        ensure!(self.foreign() == foreign, "somebody else's webhooks were touched");
+        self.workspace.collect(support::shared().await).await
+    }
+
+    /// The whole story of one webhook that nothing happens to: what there is at the end of each step is what should be.
+    pub async fn story(self, events: &[&str], sent: &str) -> Result<()> {
+        self.subscribe(events).await?;
+        self.ready().await?;
+        self.one_webhook().await?;
+        self.an_event_runs(sent).await?;
+        self.ends_with_nothing().await
+    }
+
+    fn foreign(&self) -> Vec<Webhook> {
+        self.vendor.desk().all().into_iter().filter(|webhook| webhook.foreign).collect()
+    }
+}
+
+/// Waits until a condition of the story's Subscription has this status and reason, and gives its message.
+pub async fn condition<V: Vendor>(stage: &Stage<V>, type_: &str, status: &str, reason: &str) -> Result<String> {
+    stage.workspace.subscription_is(SUBSCRIPTION, type_, status, reason).await
+}
+
+/// Waits until the vendor has this many webhooks.
+pub async fn webhooks_become<V: Vendor>(stage: &Stage<V>, count: usize) -> Result<()> {
+    eventually(PATIENCE, &format!("{count} webhooks"), async || {
+        let webhooks = stage.vendor.desk().webhooks();
+        ensure!(webhooks.len() == count, "{webhooks:?} after {:#?}", stage.vendor.desk().calls());
+        Ok(())
+    })
+    .await
+}
