@@ -4,13 +4,13 @@
 //! Each fault has a workspace, with a Subscription for each call that it can hit. The plugin of such a Subscription is
 //! Gitea's, with that one call sent by way of a second proxy, which has the fault.
 
-use crate::support::{NAMESPACE, Own, PATIENCE, REPOSITORY, Workspace, callback_url};
+use crate::support::{NAMESPACE, Own, PATIENCE, REPOSITORY, Workspace, callback_url, note_secret};
 use anyhow::{Context, Result, ensure};
 use bellhop::api::{Subscription, TriggerPlugin};
 use bellhop_harness::proxy::{Action, Hold, Proxy};
 use bellhop_harness::server::Reply;
 use bellhop_harness::{eventually, world};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
@@ -254,14 +254,14 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// What ends the fault may need a person's word, as refused credentials do.
+    /// Ends the fault. Refused credentials are tried again at once if there are others.
     async fn ends(&self) -> Result<()> {
         self.fault.end(&self.proxy)?;
         if self.fault.said(self.call).0 == ["CredentialsRefused"] {
-            let secret = self.call.plugin();
-            let touch = json!({"metadata": {"annotations": {"touched": "yes"}}});
-            let api = self.workspace.api::<k8s_openapi::api::core::v1::Secret>();
-            api.patch(&secret, &PatchParams::default(), &Patch::Merge(&touch)).await?;
+            let (secret, user) = (self.call.plugin(), &self.workspace.user);
+            let token = self.workspace.gitea.create_token(&user.name, &user.password, &["all"]).await?;
+            note_secret(&token)?;
+            self.workspace.put_secret(&secret, Some(&secret), &[("token", &token)]).await?;
         }
         Ok(())
     }
