@@ -116,6 +116,10 @@ app.kubernetes.io/part-of: bellhop
   value: {{ .Values.controller.deletionDeadline | quote }}
 - name: BELLHOP_NAMESPACE_DELETION_DEADLINE
   value: {{ .Values.controller.namespaceDeletionDeadline | quote }}
+- name: BELLHOP_DRIFT_INTERVAL
+  value: {{ .Values.controller.driftInterval | quote }}
+- name: BELLHOP_ROTATION_GRACE
+  value: {{ .Values.controller.rotationGrace | quote }}
 - name: BELLHOP_INTERNAL_LISTEN
   value: "0.0.0.0:9443"
 - name: BELLHOP_INTERNAL_NAMES
