@@ -80,8 +80,15 @@ impl HttpResponse {
         ])
     }
 
+    /// Why an answer is not what the plugin expects. A page instead of JSON is said first, because nobody would guess it
+    /// from what an expression makes of it.
     pub(crate) fn unexpected(&self, problem: impl Into<String>) -> CallError {
-        CallError::UnexpectedAnswer { status: self.status, problem: problem.into() }
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok();
+        let problem = match self.is_success() && !self.body.is_empty() && !is_json {
+            true => format!("the body is not JSON; {}", problem.into()),
+            false => problem.into(),
+        };
+        CallError::UnexpectedAnswer { status: self.status, problem }
     }
 }
 

@@ -102,7 +102,8 @@ async fn refusals_and_replays_at_a_strict_server() -> Result<()> {
 async fn a_redirect_url_that_is_not_registered_leads_nowhere() -> Result<()> {
     let (bellhop, workspace) = (shared().await, Workspace::shared("oidc-redirect").await?);
     let oauth = OAuth::new(&workspace, bellhop);
-    let other = "http://127.0.0.1:1/oauth/callback";
+    // Of a loopback URL the port may be any (RFC 8252, section 7.3), so the path is another one.
+    let other = "http://127.0.0.1:1/elsewhere";
     let oidc = Oidc::start(world::dir(), "oidc-redirect", other, LONG, &[CLIENT]).await?;
     connectable(&oauth, &workspace, &oidc, "strict-redirect", "authorizationCode").await?;
     let link = link(&workspace, "acme-web").await?;
