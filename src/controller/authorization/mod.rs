@@ -9,7 +9,7 @@ mod decide;
 pub mod pages;
 mod record;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;

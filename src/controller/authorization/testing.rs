@@ -52,6 +52,10 @@ impl ApiServer {
         objects.insert(path.to_owned(), object);
     }
 
+    pub fn object(&self, path: &str) -> Value {
+        self.objects.lock().unwrap()[path].clone()
+    }
+
     pub fn remove(&self, path: &str) {
         self.objects.lock().unwrap().remove(path);
     }

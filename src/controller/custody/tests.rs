@@ -2,6 +2,7 @@
 
 use super::document::parse;
 use super::*;
+use crate::controller::authorization::testing::ApiServer;
 use serde_json::{Value, json};
 
 /// As the first version wrote it, with what follows `account`.
@@ -138,4 +139,59 @@ fn nothing_secret_is_printed() {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
     assert!(json!(custody).to_string().contains("theirs"));
+}
+
+/// The custody as an object of the API server, with this annotation.
+fn object(custody: &Custody, version: Option<&str>) -> Value {
+    use base64::Engine;
+    let json = base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(custody).unwrap());
+    let annotations = version.map(|version| json!({AUTHORIZATION_VERSION_ANNOTATION: version}));
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "data": {"custody.json": json},
+        "metadata": {"name": Custody::secret_name(custody.uid), "namespace": "bellhop-system", "annotations": annotations},
+    })
+}
+
+#[tokio::test]
+async fn what_came_of_a_call_and_what_others_have_written_meanwhile_are_both_kept() {
+    let server = std::sync::Arc::new(ApiServer::default());
+    let mut begun = custody(SecretOrigin::External);
+    begun.webhooks.push(WebhookRecord::creating(None));
+    let (uid, attempt) = (begun.uid, begun.webhooks[0].attempt);
+    let path = format!("/api/v1/namespaces/bellhop-system/secrets/{}", Custody::secret_name(uid));
+    server.put(&path, object(&begun, Some("7")));
+    let vault = Vault::new(server.client(), "bellhop-system");
+    let stored = vault.get(uid).await.unwrap().unwrap();
+
+    // While the create call is open, the handshake arrives, and another process stores the secret.
+    let (mut captured, to) = (begun.clone(), path.clone());
+    captured.capture_secret("theirs");
+    *server.before_write.lock().unwrap() = Some(Box::new(move |server| server.put(&to, object(&captured, Some("8")))));
+    let created = |custody: &mut Custody| {
+        custody.webhook_mut(attempt).unwrap().state = WebhookState::Registered { id: "17".into() };
+    };
+    vault.record(&stored, created).await.unwrap();
+    let after = vault.get(uid).await.unwrap().unwrap();
+    assert_eq!(after.custody.webhooks[0].id(), Some("17"), "the created id is not lost");
+    assert_eq!(after.custody.callback_secret, "theirs", "nor is the secret");
+
+    // The pass is not woken by itself, and is by others.
+    let version = |server: &ApiServer| {
+        let object = server.object(&path);
+        object["metadata"]["annotations"][AUTHORIZATION_VERSION_ANNOTATION].as_str().unwrap().to_owned()
+    };
+    assert_eq!(version(&server), "8");
+    vault.record(&after, |custody| custody.callback_secret = "another".into()).await.unwrap();
+    assert_eq!(version(&server), "8");
+    let after = vault.get(uid).await.unwrap().unwrap();
+    vault.update(&after, |custody| custody.account = Some("acme-bot".into())).await.unwrap();
+    assert_eq!(version(&server), "8", "what others have to say is told only where it matters");
+    assert_eq!(vault.capture(uid, "theirs").await.unwrap(), Some(Capture::Refused));
+    assert_eq!(version(&server), "8");
+    let after = vault.get(uid).await.unwrap().unwrap();
+    vault.update(&after, |custody| custody.authorization.version = 1).await.unwrap();
+    assert_ne!(version(&server), "8");
+    server.remove(&path);
+    let gone = vault.get(uid).await.unwrap();
+    assert!(gone.is_none() && vault.capture(uid, "theirs").await.unwrap().is_none());
 }

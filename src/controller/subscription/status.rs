@@ -77,7 +77,10 @@ pub fn status(facts: &Facts) -> SubscriptionStatus {
         conditions.set(type_::EXPIRING, Is::True, reason, message);
     }
     // What was asked for, or begun, and is not done.
-    let open = outcome.troubles.iter().find(|trouble| matches!(trouble.upkeep, Upkeep::Rotation | Upkeep::Removal));
+    let open = outcome.troubles.iter().find(|trouble| {
+        let asked_for = matches!(trouble.upkeep, Upkeep::Rotation | Upkeep::Removal);
+        asked_for || trouble.blocked.reason == reason::CREATE_UNCONFIRMED
+    });
     if let (None, Some(trouble)) = (blocked, open) {
         conditions.set(type_::RECONCILING, Is::True, trouble.blocked.reason, trouble.blocked.message.clone());
     }
