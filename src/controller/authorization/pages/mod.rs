@@ -7,6 +7,7 @@
 mod browser;
 mod callback;
 mod html;
+mod limit;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -19,13 +20,16 @@ use crate::external;
 use crate::plugin::Plugin;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery};
+use axum::extract::{Path, RawQuery, Request};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use html::{Content, page};
 use http::{HeaderMap, StatusCode};
 use kube::Api;
+use limit::Limit;
 use std::sync::Arc;
+use std::time::Instant;
 use url::Url;
 
 /// What the pages work with.
@@ -36,6 +40,7 @@ pub struct Pages {
     compiler: Compiler,
     external: external::Client,
     public_url: Url,
+    limit: Limit,
 }
 
 impl Pages {
@@ -48,6 +53,7 @@ impl Pages {
             client,
             external,
             public_url,
+            limit: Limit::default(),
         }
     }
 
@@ -72,7 +78,11 @@ impl Pages {
 
 /// The routes of the pages.
 pub fn router(pages: Arc<Pages>) -> Router {
-    let (show, begin, end) = (pages.clone(), pages.clone(), pages);
+    let (show, begin, end, limit) = (pages.clone(), pages.clone(), pages.clone(), pages);
+    let limited = move |request: Request, next: Next| {
+        let allowed = limit.limit.take(Instant::now());
+        async move { if allowed { next.run(request).await } else { Refusal::busy().into_page() } }
+    };
     let show = async move |link: Link, headers: HeaderMap| start::show(&show, &text(link), &headers).await;
     let begin = async move |link: Link, headers: HeaderMap| start::begin(&begin, &text(link), &headers).await;
     let end = async move |RawQuery(query): RawQuery, headers: HeaderMap| {
@@ -82,6 +92,7 @@ pub fn router(pages: Arc<Pages>) -> Router {
         .route("/oauth/start/{link}", get(show).post(begin))
         .route("/oauth/callback", get(end))
         .fallback(async || Refusal::unknown_link().into_page())
+        .layer(middleware::from_fn(limited))
 }
 
 type Link = Result<Path<String>, PathRejection>;
@@ -113,6 +124,11 @@ impl Refusal {
             "It was used already, is older than a day, was replaced by a newer one, or its Subscription is gone. The link \
              that works now is in the status of the Subscription, as long as a consent is needed:",
         )
+    }
+
+    fn busy() -> Self {
+        let text = "More pages are asked for than can be made. Nothing has happened; try again in a minute.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Bellhop cannot do this now", text)
     }
 
     fn into_page(self) -> Response {

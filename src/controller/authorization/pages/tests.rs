@@ -336,3 +336,16 @@ fn a_record_without_anything_is_not_written() {
     let custody = custody("http://x", AuthorizationRecord::default());
     assert_eq!(serde_json::to_value(custody).unwrap()["authorization"], Value::Object(serde_json::Map::new()));
 }
+
+#[tokio::test]
+async fn made_up_links_do_not_keep_the_api_server_busy() {
+    let world = World::new(PUBLIC, &json!({})).await;
+    let made_up = format!("{:032x}{}", 7, &world.link[32..]);
+    let mut busy = 0;
+    for _ in 0..200 {
+        let seen = visit(&world, Method::GET, &format!("/oauth/start/{made_up}"), &[]).await;
+        busy += usize::from(seen.status == StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let looked_for = world.server.read.lock().unwrap().len();
+    assert!(busy > 0 && looked_for + busy == 200, "{busy} refused, {looked_for} looked for");
+}
