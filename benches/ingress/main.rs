@@ -6,10 +6,11 @@
 //!   to disk before the answer, metrics, and deliveries to a runner meanwhile; with 10 and with 10,000 subscriptions in
 //!   the route table, and of the 10,000 once the same 10 are called and once all in turn.
 //!
-//! They take turns, five rounds, each time freshly started, forwards and backwards by turns, with a pause in between, in
-//! which the disk is done with what the one before has left; the median counts. Then come the time
+//! They take turns, each time freshly started, in orders in which each follows each of the others equally often; in
+//! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
 //! from an accepted request to its arrival at the runner, and the memory of an idle `bellhop run` on a real control
-//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`.
+//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`. `cargo bench --bench ingress -- memory` measures one part: `throughput`, `runner`
+//! or `memory`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
@@ -39,8 +40,11 @@ const ROUNDS: usize = 5;
 const CONNECTIONS: usize = 64;
 const FEW: usize = 10;
 const MANY: usize = 10_000;
-/// Between two servers.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Between two servers, after what is left of the first one's spool has been synced away.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Orders of four in which each follows each of the others once: what one leaves behind, such as a disk that is still
+/// freeing gigabytes, meets all of them alike.
+const ORDERS: [[usize; 4]; 4] = [[0, 1, 3, 2], [1, 2, 0, 3], [2, 3, 1, 0], [3, 0, 2, 1]];
 const WARM_UP: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(4);
 /// Requests a second while deliveries are timed, and the connections that they come on.
@@ -97,11 +101,19 @@ async fn measure(folder: &Path) -> Result<Report> {
     report.fact("connections", CONNECTIONS);
     report.fact("body_bytes", push::BYTES);
 
+    let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| only.is_empty() || only.iter().any(|name| name == part);
     let (request, runner) = (Request::new()?, Runner::start()?);
     disk(folder, &mut report)?;
-    throughput(folder, &request, &runner, &mut report).await?;
-    time_to_runner(folder, &request, &runner, &mut report).await?;
-    memory(folder, &mut report).await?;
+    if wanted("throughput") {
+        throughput(folder, &request, &runner, &mut report).await?;
+    }
+    if wanted("runner") {
+        time_to_runner(folder, &request, &runner, &mut report).await?;
+    }
+    if wanted("memory") {
+        memory(folder, &mut report).await?;
+    }
     println!("took {:.0} s", started.elapsed().as_secs_f64());
     Ok(report)
 }
@@ -172,10 +184,10 @@ async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &
     let mut all = [(None, 1), (Some(FEW), FEW), (Some(MANY), FEW), (Some(MANY), MANY)]
         .map(|(subscriptions, called)| Contestant { subscriptions, called, ..Contestant::default() });
     for round in 0..ROUNDS {
-        for turn in 0..all.len() {
-            let next = if round % 2 == 0 { turn } else { all.len() - 1 - turn };
-            all[next].run(folder, request, runner).await?;
+        for next in ORDERS[round % ORDERS.len()] {
+            output("sync", &[])?;
             tokio::time::sleep(PAUSE).await;
+            all[next].run(folder, request, runner).await?;
         }
         let rps = |contestant: &Contestant| contestant.rps.last();
         println!(
@@ -256,17 +268,21 @@ async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
         "bellhop-ingress",
     );
     let bellhop = Bellhop::start(options).await?;
-    let pid = bellhop.pid().context("bellhop does not run")?.to_string();
     println!("an idle bellhop runs");
     tokio::time::sleep(IDLE).await;
     let mut rss = Rounds::default();
     for _ in 0..ROUNDS {
-        let kib: f64 = output("ps", &["-o", "rss=", "-p", &pid])?.trim().parse().context("the output of ps")?;
-        rss.push(kib / 1024.0);
+        rss.push(resident_mib(&bellhop)?);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     report.add("idle_rss_mib", "idle bellhop run, resident memory, MiB", 1, &rss);
     Ok(())
+}
+
+fn resident_mib(bellhop: &Bellhop) -> Result<f64> {
+    let pid = bellhop.pid().context("bellhop does not run")?.to_string();
+    let kib: f64 = output("ps", &["-o", "rss=", "-p", &pid])?.trim().parse().context("the output of ps")?;
+    Ok(kib / 1024.0)
 }
 
 fn free_bytes(folder: &Path) -> Result<u64> {
