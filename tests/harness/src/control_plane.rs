@@ -246,7 +246,12 @@ impl ControlPlane {
             *manager = Some(parts.start_controller_manager(&self.folder)?);
         }
         let mut scheduler = parts.scheduler.lock().await;
-        if parts.reachable.is_some() && gone(&mut scheduler)? {
+        if parts.reachable.is_some() {
+            // What it remembers from before an outage may contradict what it is told after it; when it notices, it ends
+            // itself, and in a cluster a kubelet would start it again.
+            if let Some(mut old) = scheduler.take() {
+                old.kill9();
+            }
             *scheduler = Some(parts.start_scheduler(&self.folder)?);
         }
         Ok(())
