@@ -9,8 +9,8 @@
 //! They take turns, each time freshly started, in orders in which each follows each of the others equally often; in
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
 //! from an accepted request to its arrival at the runner, and the memory of an idle `bellhop run` on a real control
-//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`. `cargo bench --bench ingress -- memory` measures one part: `throughput`, `runner`
-//! or `memory`.
+//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
+//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner` or `memory`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
