@@ -68,7 +68,7 @@ async fn a_webhook_made_by_hand_with_the_generated_secret_is_believed() -> Resul
     })
     .await?;
     // One that was changed is set right.
-    let change = Patch::Merge(json!({"stringData": {"secret": "changed"}}));
+    let change = Patch::Merge(json!({"stringData": {"secret": "changed-by-somebody-8f2c"}}));
     workspace.api::<Secret>().patch(&named, &PatchParams::default(), &change).await?;
     eventually(PATIENCE, "the Secret is right again", async || {
         ensure!(secret_of(&workspace, &named).await? == secret);
@@ -97,27 +97,27 @@ async fn a_secret_of_the_users_own_is_taken_once_it_may_be_and_followed() -> Res
     ensure!(message.contains("spec.authorization.manual.secretRef.name") && message.contains("\"mine\""), "{message}");
     // The URL is live already: whoever makes the webhook can enter it, and nothing is believed yet.
     let url = callback_url(&workspace.api::<Subscription>().get("acme-web").await?)?;
-    ensure!(answer(&url, "first").await? == 401);
+    ensure!(answer(&url, "first-of-mine-77a0").await? == 401);
 
-    workspace.put_secret("mine", Some("github"), &[("token", "first")]).await?;
+    workspace.put_secret("mine", Some("github"), &[("token", "first-of-mine-77a0")]).await?;
     workspace.subscription_is("acme-web", "Ready", "False", "SecretNotLabelled").await?;
-    workspace.put_secret("mine", Some("gitea"), &[("token", "first")]).await?;
+    workspace.put_secret("mine", Some("gitea"), &[("token", "first-of-mine-77a0")]).await?;
     let message = workspace.subscription_is("acme-web", "Ready", "False", "SecretKeyMissing").await?;
     ensure!(message.contains("`secret`"), "{message}");
-    workspace.put_secret("mine", Some("gitea"), &[("secret", "first")]).await?;
+    workspace.put_secret("mine", Some("gitea"), &[("secret", "first-of-mine-77a0")]).await?;
     workspace.subscription_is("acme-web", "Ready", "True", "Ready").await?;
-    ensure!(answer(&url, "first").await? == 200);
+    ensure!(answer(&url, "first-of-mine-77a0").await? == 200);
     ensure!(workspace.api::<Secret>().get_opt("acme-web-callback-secret").await?.is_none(), "none is generated");
 
     // Another secret is taken up without any annotation; the old one is accepted while a person enters the new one.
-    workspace.put_secret("mine", Some("gitea"), &[("secret", "second")]).await?;
+    workspace.put_secret("mine", Some("gitea"), &[("secret", "second-of-mine-1b7d")]).await?;
     eventually(PATIENCE, "the new secret is taken", async || {
-        let status = answer(&url, "second").await?;
+        let status = answer(&url, "second-of-mine-1b7d").await?;
         ensure!(status == 200, "{status}");
         Ok(())
     })
     .await?;
-    ensure!(answer(&url, "first").await? == 200);
+    ensure!(answer(&url, "first-of-mine-77a0").await? == 200);
     ensure!(answer(&url, "third").await? == 401);
     Ok(())
 }
@@ -125,11 +125,11 @@ async fn a_secret_of_the_users_own_is_taken_once_it_may_be_and_followed() -> Res
 #[tokio::test]
 async fn a_secret_of_somebody_else_is_not_overwritten() -> Result<()> {
     let workspace = Workspace::shared("occupied").await?;
-    workspace.put_secret("acme-web-callback-secret", None, &[("secret", "precious")]).await?;
+    workspace.put_secret("acme-web-callback-secret", None, &[("secret", "precious-of-theirs-03c9")]).await?;
     workspace.create_subscription(manual(&workspace, "acme-web", json!({}))).await?;
     let message = workspace.subscription_is("acme-web", "Ready", "False", "SecretExists").await?;
     ensure!(message.contains("\"acme-web-callback-secret\""), "{message}");
-    ensure!(secret_of(&workspace, "acme-web-callback-secret").await? == "precious");
+    ensure!(secret_of(&workspace, "acme-web-callback-secret").await? == "precious-of-theirs-03c9");
     workspace.api::<Secret>().delete("acme-web-callback-secret", &DeleteParams::default()).await?;
     // Nothing says that a Secret without the label is gone, so somebody has to touch the Subscription, or wait.
     let touch = Patch::Merge(json!({"metadata": {"annotations": {"example.com/touched": "1"}}}));

@@ -23,7 +23,7 @@ async fn a_form_with_lists_makes_a_webhook_whose_secret_is_told_once() -> Result
 #[tokio::test]
 async fn a_webhook_whose_secret_nobody_knows_is_replaced() -> Result<()> {
     let stage = Stage::new("stripe", stripe::Stripe, json!({})).await?;
-    stage.credentials(&[("key", "wrong")]).await?;
+    stage.credentials(&[("key", "wrong-key-6a0e")]).await?;
     stage.subscribe(&["charge.succeeded"]).await?;
     condition(&stage, "Authorized", "False", "CredentialsRefused").await?;
     let url = stage.callback_url().await?;
@@ -79,7 +79,7 @@ async fn a_webhook_that_graphql_does_not_know_any_more_is_no_obstacle() -> Resul
 #[tokio::test]
 async fn a_wrong_key_that_graphql_refuses_with_the_status_200_is_refused() -> Result<()> {
     let stage = Stage::new("linear", linear::Linear::default(), json!({})).await?;
-    stage.credentials(&[("key", "wrong")]).await?;
+    stage.credentials(&[("key", "wrong-key-6a0e")]).await?;
     stage.subscribe(&["Issue"]).await?;
     let message = condition(&stage, "Authorized", "False", "CredentialsRefused").await?;
     ensure!(message.contains("not authenticated"), "{message}");
@@ -104,7 +104,7 @@ async fn flags_are_on_for_the_events_and_off_for_everything_else() -> Result<()>
 #[tokio::test]
 async fn flags_of_an_adopted_webhook_are_set_anew() -> Result<()> {
     let stage = Stage::new("gitlab", gitlab::GitLab, json!({"project": "acme/web"})).await?;
-    stage.credentials(&[("token", "wrong")]).await?;
+    stage.credentials(&[("token", "wrong-key-6a0e")]).await?;
     stage.subscribe(&["push", "merge_request"]).await?;
     condition(&stage, "Authorized", "False", "CredentialsRefused").await?;
     let url = stage.callback_url().await?;

@@ -40,7 +40,7 @@ async fn a_secret_in_a_header_is_echoed_within_create_and_kept() -> Result<()> {
 #[tokio::test]
 async fn a_webhook_from_an_earlier_life_is_replaced_to_get_its_secret() -> Result<()> {
     let stage = Stage::new("asana", asana::Asana, project()).await?;
-    stage.credentials(&[("token", "wrong")]).await?;
+    stage.credentials(&[("token", "wrong-key-6a0e")]).await?;
     stage.subscribe(&["task.added"]).await?;
     super::stage::condition(&stage, "Authorized", "False", "CredentialsRefused").await?;
     let url = stage.callback_url().await?;

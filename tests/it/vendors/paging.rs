@@ -14,7 +14,7 @@ async fn adopted<V: Vendor>(
     events: &[&str],
     sent: &str,
 ) -> Result<()> {
-    let wrong: Vec<(&str, &str)> = right.iter().map(|(key, _)| (*key, "wrong")).collect();
+    let wrong: Vec<(&str, &str)> = right.iter().map(|(key, _)| (*key, "wrong-key-6a0e")).collect();
     // The callback URL is known before the webhook is: the Subscription waits at its authorization.
     stage.credentials(&wrong).await?;
     stage.subscribe(events).await?;
@@ -96,7 +96,7 @@ async fn the_end_of_a_location_header_is_the_id() -> Result<()> {
 #[tokio::test]
 async fn what_cannot_be_updated_is_found_on_the_last_page_and_made_again() -> Result<()> {
     let stage = Stage::new("calendly", calendly::Calendly, json!({})).await?;
-    stage.credentials(&[("token", "wrong")]).await?;
+    stage.credentials(&[("token", "wrong-key-6a0e")]).await?;
     stage.subscribe(&["invitee.created"]).await?;
     condition(&stage, "Authorized", "False", "CredentialsRefused").await?;
     let url = stage.callback_url().await?;

@@ -130,7 +130,7 @@ async fn rehearse<V: Vendor>(vendor: V, what: Rehearsal<'_>) -> Result<()> {
     };
 
     // Wrong credentials are refused, and the right ones have an account.
-    let wrong: Vec<(&str, &str)> = what.keys.iter().map(|(key, _)| (*key, "wrong")).collect();
+    let wrong: Vec<(&str, &str)> = what.keys.iter().map(|(key, _)| (*key, "wrong-key-6a0e")).collect();
     let wrong = secrets(&wrong);
     let call = plugin.verify_call(&CallContext { credentials: &wrong, ..context })?.context("verify")?;
     ensure!(plugin.account(&carry_out(call).await?).is_err(), "wrong credentials were accepted");
