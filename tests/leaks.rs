@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,7 +11,8 @@ use std::time::SystemTime;
 #[test]
 fn no_secret_is_in_what_the_integration_tests_have_left() {
     let run = newest_run().expect("target/it has no run with secrets: run `cargo test --test it` first");
-    let secrets: Vec<String> = fs::read_to_string(run.join("secrets"))
+    // Each test notes all that there are, so most are there many times.
+    let secrets: BTreeSet<String> = fs::read_to_string(run.join("secrets"))
         .expect("the list of secrets")
         .lines()
         .filter(|line| !line.is_empty())
