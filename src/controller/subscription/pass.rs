@@ -35,7 +35,7 @@ pub async fn keep(context: &Context, subscription: &Subscription) -> Result<Acti
     let pause = context.next_pass(uid, outcome.retry());
     let failed = outcome.blocked.is_some() || !outcome.troubles.is_empty();
     if let Some(pause) = pause.filter(|_| failed && pass.tally.has_called()) {
-        context.memory.pause(uid, pause, pass.seen().await?, outcome);
+        context.memory.pause(uid, pause, pass.worked_with(), outcome);
     }
     // The status changes with the time, also while the external system is left alone.
     let pause = if failed { pause.map(|pause| pause.min(pass.next_news())) } else { pause };
@@ -52,6 +52,8 @@ struct Pass<'a> {
     live: Option<String>,
     looked: BTreeMap<Uuid, i64>,
     tally: Tally,
+    /// The plugin and what the Secret held when the last step was planned.
+    last: (PluginState, Option<Given>),
 }
 
 impl<'a> Pass<'a> {
@@ -64,7 +66,8 @@ impl<'a> Pass<'a> {
             live = context.replicas.serve(&route).await.then(|| route.version().digest);
         }
         let looked = context.memory.looked(uid);
-        Ok(Self { context, subscription, uid, stored, live, looked, tally: Tally::default() })
+        let last = (PluginState::NotFound, None);
+        Ok(Self { context, subscription, uid, stored, live, looked, tally: Tally::default(), last })
     }
 
     fn custody(&self) -> Option<&Custody> {
@@ -93,6 +96,12 @@ impl<'a> Pass<'a> {
         Ok(memory::seen(self.subscription, &plugin, given.as_ref(), self.stored.as_ref(), self.is_live()))
     }
 
+    /// The same of what this pass has worked with. It is not read again: what has changed since is news to the next pass.
+    fn worked_with(&self) -> u64 {
+        let (plugin, given) = &self.last;
+        memory::seen(self.subscription, plugin, given.as_ref(), self.stored.as_ref(), self.is_live())
+    }
+
     /// Does one step after the other until nothing is missing, or nothing can be done.
     async fn run(&mut self) -> Result<Outcome, Failure> {
         let (mut outcome, mut failed) = (Outcome::default(), BTreeSet::new());
@@ -100,6 +109,7 @@ impl<'a> Pass<'a> {
             let plugin = self.plugin();
             let given = self.given(&plugin).await?;
             let step = self.plan(&plugin, given.as_ref(), &failed).await?;
+            self.last = (plugin.clone(), given);
             match &step {
                 Step::Finished { next_look } => outcome.next_look = *next_look,
                 Step::Blocked(blocked) => outcome.blocked = Some(blocked.clone()),

@@ -1,7 +1,9 @@
 //! Webhooks that take more than one call.
 
 use super::stage::{Stage, condition, webhooks_become};
+use crate::support::PATIENCE;
 use anyhow::{Result, ensure};
+use bellhop_harness::proxy::{Action, Hold, Proxy};
 use bellhop_harness::vendor::{calendly, zendesk};
 use serde_json::json;
 use std::time::Duration;
@@ -103,5 +105,25 @@ async fn a_subscription_whose_webhook_is_never_finished_ends_with_nothing() -> R
     stage.vendor.desk().fail_next(100, "GET", "/signing_secret", 500);
     stage.subscribe(&["zen:event-type:ticket.created"]).await?;
     condition(&stage, "WebhookRegistered", "False", "").await?;
+    stage.ends_with_nothing().await
+}
+
+/// The Secret is mended while the external system is still being asked about what it held before: the answer to that is no
+/// reason to leave the external system alone.
+#[tokio::test]
+async fn credentials_that_are_mended_during_a_pass_are_taken_up_after_it() -> Result<()> {
+    let mut stage = Stage::new("calendly", calendly::Calendly, json!({})).await?;
+    let proxy = Proxy::start(&stage.vendor.url())?;
+    stage.base_url = proxy.url();
+    let hold = Hold::new();
+    let held = hold.clone();
+    proxy.on_call(move |_| Action::HoldThenForward(held.clone()));
+    stage.credentials(&[("token", "wrong-key-6a0e")]).await?;
+    stage.subscribe(&["invitee.created"]).await?;
+    hold.reached(PATIENCE).await?;
+    stage.credentials(&[("token", calendly::TOKEN)]).await?;
+    hold.release();
+    stage.ready().await?;
+    stage.one_webhook().await?;
     stage.ends_with_nothing().await
 }
