@@ -3,9 +3,9 @@
 use super::address::{AddressPolicy, Reach};
 use super::budget::{BudgetKey, Budgets};
 use super::quota;
-use crate::plugin::{HttpCall, HttpResponse, Secret};
+use crate::plugin::{HttpCall, HttpResponse, Secret, redact, words};
 use anyhow::Context as _;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use reqwest::dns::Resolve;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect;
@@ -18,8 +18,6 @@ use std::time::{Duration, SystemTime};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes. Lists of webhooks are some ten kilobytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// How much of an external system's own words is shown to people, in characters.
-const MAX_WORDS: usize = 300;
 /// The most redirects that are followed, all within one origin.
 const MAX_REDIRECTS: usize = 5;
 
@@ -294,40 +292,4 @@ fn chain(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// What an external system says in its answer, in one line: its `message` where it is JSON with one, else its text.
-fn words(body: &Bytes) -> String {
-    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let message = json.as_ref().and_then(|json| {
-        ["message", "error_description", "error", "detail"].iter().find_map(|key| json.get(key)?.as_str())
-    });
-    let text = match message {
-        Some(message) => message.to_owned(),
-        None => String::from_utf8_lossy(&body[..body.len().min(4 * MAX_WORDS)]).into_owned(),
-    };
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
-}
-
-/// Cuts secrets out of a text: an external system, or one that pretends to be it, may send back what it got.
-fn redact(text: &str, secrets: &[&Secret]) -> String {
-    secrets
-        .iter()
-        .filter_map(|secret| std::str::from_utf8(secret.expose()).ok())
-        .filter(|secret| !secret.is_empty())
-        .fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_quoted_in_one_short_line_without_secrets() {
-        let body = Bytes::from_static(b"{\"message\": \"token hunter2 is\\n not valid\"}");
-        let secret = Secret::from("hunter2".to_owned());
-        assert_eq!(redact(&words(&body), &[&secret]), "token [redacted] is not valid");
-        assert_eq!(words(&Bytes::from(vec![b'x'; 10_000])).len(), MAX_WORDS);
-    }
 }

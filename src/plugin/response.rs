@@ -115,3 +115,16 @@ pub fn redact(text: &str, secrets: &[&Secret]) -> String {
         .filter(|secret| !secret.is_empty())
         .fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_quoted_in_one_short_line_without_secrets() {
+        let body = b"{\"message\": \"token hunter2 is\\n not valid\"}";
+        let secret = Secret::from("hunter2".to_owned());
+        assert_eq!(redact(&words(body), &[&secret]), "token [redacted] is not valid");
+        assert_eq!(words(&vec![b'x'; 10_000]).len(), MAX_WORDS);
+    }
+}
