@@ -6,6 +6,7 @@
 //! compete for it again when it ends, and the refused ones are told when it is worth another try.
 
 use super::quota::Pause;
+use super::rate::{Rate, Schedule};
 use crate::plugin::Secret;
 use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -76,9 +77,7 @@ pub(super) struct Budgets {
 
 struct Budget {
     turns: Arc<Semaphore>,
-    /// When the next call may be made, were there no burst (the "theoretical arrival time" of the generic cell rate
-    /// algorithm, ITU-T I.371).
-    next: Instant,
+    schedule: Schedule,
     closed: Option<Closed>,
 }
 
@@ -156,25 +155,23 @@ impl Budget {
 
     /// Takes the next free place in time, and says how far away it is.
     fn reserve(&mut self, calls_per_second: f64, patience: Duration, now: Instant) -> Result<Duration, Throttled> {
-        let interval = Duration::from_secs_f64(1.0 / calls_per_second);
-        let next = self.next.max(now);
-        let burst = interval.mul_f64((BURST_SECONDS * calls_per_second).floor().max(1.0) - 1.0);
-        let wait = (next - now).saturating_sub(burst);
-        if wait > patience {
+        let rate = Rate {
+            interval: Duration::from_secs_f64(1.0 / calls_per_second),
+            burst: ((BURST_SECONDS * calls_per_second) as u32).max(1),
+        };
+        self.schedule.reserve(rate, patience, now).map_err(|retry_after| {
             let why = format!(
                 "its calls with the same credentials are limited to {calls_per_second} per second \
                  (--external-calls-per-second), and many are waiting"
             );
-            return Err(Throttled { retry_after: wait, why });
-        }
-        self.next = next + interval;
-        Ok(wait)
+            Throttled { retry_after, why }
+        })
     }
 
     /// Whether it is worth remembering.
     fn is_idle(&self, now: Instant) -> bool {
         let closed = self.closed.as_ref().is_some_and(|closed| closed.until > now);
-        !closed && self.next <= now && !self.is_in_use()
+        !closed && self.schedule.is_idle(now) && !self.is_in_use()
     }
 
     fn is_in_use(&self) -> bool {
@@ -189,7 +186,7 @@ fn budget(all: &mut HashMap<[u8; 32], Budget>, key: [u8; 32], most: usize) -> &m
     }
     all.entry(key).or_insert_with(|| Budget {
         turns: Arc::new(Semaphore::new(AT_ONCE)),
-        next: Instant::now(),
+        schedule: Schedule::new(Instant::now()),
         closed: None,
     })
 }
@@ -225,7 +222,7 @@ mod tests {
     }
 
     fn empty(now: Instant) -> Budget {
-        Budget { turns: Arc::new(Semaphore::new(AT_ONCE)), next: now, closed: None }
+        Budget { turns: Arc::new(Semaphore::new(AT_ONCE)), schedule: Schedule::new(now), closed: None }
     }
 
     #[test]

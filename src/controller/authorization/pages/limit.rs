@@ -3,31 +3,25 @@
 //! Whoever reaches the public listener can ask for pages with links that he made up, and each is looked for at the API
 //! server, which the controller needs for its own work.
 
+use crate::external::{Rate, Schedule};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Pause between two pages, in the long run: 25 a second.
-const INTERVAL: Duration = Duration::from_millis(40);
-/// How far ahead of that they may be: 50 pages at once. A person needs three.
-const BURST: Duration = Duration::from_secs(2);
+/// 25 pages a second, and 50 at once. A person needs three.
+const RATE: Rate = Rate { interval: Duration::from_millis(40), burst: 50 };
 
 /// Says whether one more page may be made.
 #[derive(Default)]
 pub struct Limit {
-    /// When the next page would be made, were there no burst (the generic cell rate algorithm, ITU-T I.371).
-    next: Mutex<Option<Instant>>,
+    /// Nothing before the first page.
+    schedule: Mutex<Option<Schedule>>,
 }
 
 impl Limit {
     /// Whether one more page may be made at this moment.
     pub fn take(&self, now: Instant) -> bool {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = next.map_or(now, |next| next.max(now));
-        let allowed = at < now + BURST;
-        if allowed {
-            *next = Some(at + INTERVAL);
-        }
-        allowed
+        let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        schedule.get_or_insert_with(|| Schedule::new(now)).reserve(RATE, Duration::ZERO, now).is_ok()
     }
 }
 
