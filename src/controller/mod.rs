@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod custody;
 pub mod election;
 pub mod installation;
+mod labelled;
 pub mod listener;
 mod orphans;
 mod plugins;

@@ -4,6 +4,7 @@
 
 use super::record::{AuthorizationRecord, PinnedClient};
 use crate::api::{CREDENTIALS_FOR_LABEL, DEFAULT_CLIENT_ANNOTATION, OAuth2Authorization, reason, type_};
+use crate::controller::labelled::{self, Labelled};
 use crate::controller::{Blocked, Failure};
 use crate::plugin::Plugin;
 use k8s_openapi::api::core::v1::Secret;
@@ -165,42 +166,32 @@ impl Clients {
     /// Reads one Secret. `field` is what names it, for people.
     async fn read(&self, field: &str, namespace: &str, name: &str, plugin: &Plugin) -> Result<Content, Failure> {
         let blocked = |reason, message| Err(Blocked::waiting(type_::ACCEPTED, reason, message).into());
-        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let is_for_plugin = |labels: &BTreeMap<String, String>| {
-            labels.get(CREDENTIALS_FOR_LABEL).is_some_and(|value| value == plugin.name())
+        let content = match labelled::read(&self.client, namespace, name, plugin.name()).await? {
+            Labelled::Content(content) => content,
+            Labelled::Missing => {
+                let message = format!("{field}: there is no Secret \"{name}\" in the namespace {namespace}");
+                return blocked(reason::SECRET_NOT_FOUND, message);
+            }
+            Labelled::ForOthers => {
+                let message = format!(
+                    "{field}: the Secret \"{name}\" in the namespace {namespace} is not meant for this plugin; add the label \
+                     {CREDENTIALS_FOR_LABEL}={} to it",
+                    plugin.name()
+                );
+                return blocked(reason::SECRET_NOT_LABELLED, message);
+            }
         };
-        let Some(metadata) = api.get_metadata_opt(name).await? else {
-            let message = format!("{field}: there is no Secret \"{name}\" in the namespace {namespace}");
-            return blocked(reason::SECRET_NOT_FOUND, message);
-        };
-        let secret = if is_for_plugin(metadata.labels()) { api.get_opt(name).await? } else { None };
-        let Some(secret) = secret.filter(|secret| is_for_plugin(secret.labels())) else {
-            let message = format!(
-                "{field}: the Secret \"{name}\" in the namespace {namespace} is not meant for this plugin; add the label \
-                 {CREDENTIALS_FOR_LABEL}={} to it",
-                plugin.name()
-            );
-            return blocked(reason::SECRET_NOT_LABELLED, message);
-        };
-        let data = secret.data.unwrap_or_default();
-        let value = |key: &str| {
-            let text = data.get(key).and_then(|value| std::str::from_utf8(&value.0).ok()).map(str::trim);
-            text.filter(|text| !text.is_empty()).map(str::to_owned)
-        };
-        match (value(CLIENT_ID), value(CLIENT_SECRET)) {
+        match (content.text(CLIENT_ID), content.text(CLIENT_SECRET)) {
             (Some(id), Some(secret)) => Ok(Content { id, secret }),
             (id, secret) => {
                 let missing: Vec<_> = [(CLIENT_ID, id), (CLIENT_SECRET, secret)]
                     .into_iter()
                     .filter_map(|(key, value)| value.is_none().then(|| format!("`{key}`")))
                     .collect();
-                let found = match data.len() {
-                    0 => "no keys".to_owned(),
-                    _ => format!("the keys {}", data.keys().cloned().collect::<Vec<_>>().join(", ")),
-                };
                 let message = format!(
-                    "{field}: the Secret \"{name}\" in the namespace {namespace} must have text under {}; it has {found}",
-                    missing.join(" and ")
+                    "{field}: the Secret \"{name}\" in the namespace {namespace} must have text under {}; it has {}",
+                    missing.join(" and "),
+                    content.keys()
                 );
                 blocked(reason::SECRET_KEY_MISSING, message)
             }

@@ -4,6 +4,7 @@ use super::Blocked;
 use super::plan::Given;
 use crate::api::{CREDENTIALS_FOR_LABEL, Subscription, reason, type_};
 use crate::controller::custody::{Custody, SecretOrigin};
+use crate::controller::labelled::{self, Labelled};
 use crate::controller::{Context, Failure};
 use crate::plugin::Plugin;
 use k8s_openapi::ByteString;
@@ -58,8 +59,7 @@ struct Named {
 }
 
 impl Named {
-    /// Reads these keys. The Secret's metadata is read first: the content of one that is not meant for this plugin is never
-    /// asked for.
+    /// Reads these keys.
     async fn read(
         &self,
         context: &Context,
@@ -70,36 +70,30 @@ impl Named {
     ) -> Result<BTreeMap<String, String>, Failure> {
         let field = self.field;
         let blocked = |reason, message| Err(Blocked::waiting(self.condition, reason, message).into());
-        let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
-        let is_for_plugin =
-            |labels: &BTreeMap<String, String>| labels.get(CREDENTIALS_FOR_LABEL).is_some_and(|value| value == plugin);
-        let Some(metadata) = api.get_metadata_opt(secret_name).await? else {
-            let message = format!("{field}: there is no Secret \"{secret_name}\" in the namespace {namespace}");
-            return blocked(reason::SECRET_NOT_FOUND, message);
+        let content = match labelled::read(&context.client, namespace, secret_name, plugin).await? {
+            Labelled::Content(content) => content,
+            Labelled::Missing => {
+                let message = format!("{field}: there is no Secret \"{secret_name}\" in the namespace {namespace}");
+                return blocked(reason::SECRET_NOT_FOUND, message);
+            }
+            Labelled::ForOthers => {
+                let message = format!(
+                    "{field}: the Secret \"{secret_name}\" is not meant for this plugin; \
+                     add the label {CREDENTIALS_FOR_LABEL}={plugin} to it"
+                );
+                return blocked(reason::SECRET_NOT_LABELLED, message);
+            }
         };
-        let secret = if is_for_plugin(metadata.labels()) { api.get_opt(secret_name).await? } else { None };
-        let Some(secret) = secret.filter(|secret| is_for_plugin(secret.labels())) else {
-            let message = format!(
-                "{field}: the Secret \"{secret_name}\" is not meant for this plugin; \
-                 add the label {CREDENTIALS_FOR_LABEL}={plugin} to it"
-            );
-            return blocked(reason::SECRET_NOT_LABELLED, message);
-        };
-        let data = secret.data.unwrap_or_default();
         let mut values = BTreeMap::new();
         for key in keys {
-            let value = data.get(key).and_then(|value| std::str::from_utf8(&value.0).ok()).map(str::trim);
-            let Some(value) = value.filter(|value| !value.is_empty()) else {
-                let found = match data.len() {
-                    0 => "no keys".to_owned(),
-                    _ => format!("the keys {}", data.keys().cloned().collect::<Vec<_>>().join(", ")),
-                };
+            let Some(value) = content.text(key) else {
                 let message = format!(
-                    "{field}: the Secret \"{secret_name}\" must have text under the key `{key}`; it has {found}"
+                    "{field}: the Secret \"{secret_name}\" must have text under the key `{key}`; it has {}",
+                    content.keys()
                 );
                 return blocked(reason::SECRET_KEY_MISSING, message);
             };
-            values.insert(key.clone(), value.to_owned());
+            values.insert(key.clone(), value);
         }
         Ok(values)
     }
