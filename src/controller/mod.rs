@@ -199,8 +199,14 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
     let (scope, all) = (common.scope(), watcher::Config::default());
     let all_plugins = vec![Api::all(client.clone())];
-    let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) =
-        watch::follow(all_plugins, &all, "TriggerPlugin", &metrics, shutdown.clone());
+    let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) = watch::follow_changes_of(
+        Some(trigger_plugin::worth_a_pass),
+        all_plugins,
+        &all,
+        "TriggerPlugin",
+        &metrics,
+        shutdown.clone(),
+    );
     let (subscriptions, [own_subscriptions, neighbours, users, subscriptions_of_triggers, live]) =
         watch::follow_changes_of(
             Some(activity::worth_a_pass),

@@ -31,9 +31,8 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, watcher};
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use accept::wants_slot;
@@ -66,7 +65,7 @@ pub async fn run(followed: Followed, context: Arc<Context>, shutdown: Cancellati
     let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
     let secrets: Vec<Api<PartialObjectMeta<Secret>>> = context.common.scope().apis(&context.client);
     let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
-    let of_plugin = by_plugin(context.subscriptions.clone(), context.plugins.store().clone());
+    let of_plugin = by_plugin(context.subscriptions.clone());
     let of_secret = by_secret(context.subscriptions.clone());
     let next_in_line = waiting_behind(context.subscriptions.clone());
     Controller::for_stream(stream(followed.subscriptions), context.subscriptions.clone())
@@ -82,26 +81,8 @@ pub async fn run(followed: Followed, context: Arc<Context>, shutdown: Cancellati
         .await;
 }
 
-/// A plugin is news if it has come, gone or changed its spec. Its status is not: it counts the Subscriptions, so that each
-/// new one would wake all others, and those that fail would call their external system once more.
-fn by_plugin(
-    store: Store<Subscription>,
-    plugins: Store<TriggerPlugin>,
-) -> impl Fn(TriggerPlugin) -> Vec<ObjectRef<Subscription>> {
-    let known = Mutex::new(HashMap::new());
-    move |plugin| {
-        let name = plugin.name_any();
-        let now = plugins.get(&ObjectRef::new(&name)).map(|plugin| (plugin.uid(), plugin.metadata.generation));
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match now.clone() {
-            Some(now) => known.insert(name.clone(), now),
-            None => known.remove(&name),
-        };
-        if now.is_some() && now == before {
-            return Vec::new();
-        }
-        refs(store.state_filter(|subscription| subscription.spec.plugin_ref.name == name))
-    }
+fn by_plugin(store: Store<Subscription>) -> impl Fn(TriggerPlugin) -> Vec<ObjectRef<Subscription>> {
+    move |plugin| refs(store.state_filter(|subscription| subscription.spec.plugin_ref.name == plugin.name_any()))
 }
 
 /// A Secret with the label is noticed by those that name it, those that it was made for, and those that wait for an OAuth

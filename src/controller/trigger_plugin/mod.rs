@@ -31,6 +31,16 @@ pub struct Followed {
     pub subscriptions: Changes<Subscription>,
 }
 
+/// What a change of a plugin has to touch for anybody to be told: its spec, its deletion, its finalizers.
+///
+/// Not its status: that counts the Subscriptions, so each new one would wake all others and their triggers, and those
+/// that fail would call their external system once more.
+pub fn worth_a_pass(plugin: &TriggerPlugin) -> Vec<u8> {
+    let metadata = &plugin.metadata;
+    let relevant = (metadata.generation, metadata.deletion_timestamp.is_some(), &metadata.finalizers);
+    serde_json::to_vec(&relevant).unwrap_or_default()
+}
+
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
     let of_subscription =
