@@ -24,6 +24,7 @@
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
 //! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `status` is `2xx` to `5xx` or `none` |
 //! | `bellhop_subscriptions` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Ready`; `Ready` itself if it is true; only of the controller that holds the Lease |
+//! | `bellhop_subscriptions_expiring` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Expiring`, if it is true: something ends soon and could not be renewed; only of the controller that holds the Lease |
 //! | `bellhop_webhook_expiry_timestamp_seconds` | gauge | `plugin` | when the first of the webhooks of a plugin ends, in seconds since the Unix epoch; absent where none ends; only of the controller that holds the Lease |
 //! | `bellhop_orphaned_webhooks` | gauge | | webhooks that were given up and may stay in an external system; only of the controller that holds the Lease |
 //! | `bellhop_leader` | gauge | | 1 in the controller that holds the Lease |
@@ -230,6 +231,7 @@ struct Inner {
     external_calls: Family<CallLabels, Counter>,
     spool_limit_bytes: Gauge,
     subscriptions: Family<SubscriptionLabels, Gauge>,
+    subscriptions_expiring: Family<SubscriptionLabels, Gauge>,
     webhook_expiry: Family<PluginLabels, Gauge>,
     orphaned_webhooks: Gauge,
     leader: Gauge,
@@ -265,6 +267,12 @@ impl Metrics {
             external_calls: add(r, "external_calls", "Calls to external systems", Family::default()),
             spool_limit_bytes: add(r, "spool_limit_bytes", "Room for them, in bytes", Gauge::default()),
             subscriptions: add(r, "subscriptions", "Subscriptions by the reason of Ready", Family::default()),
+            subscriptions_expiring: add(
+                r,
+                "subscriptions_expiring",
+                "Subscriptions that are not renewed",
+                Family::default(),
+            ),
             webhook_expiry: add_with_unit(r, "webhook_expiry_timestamp", "When the first webhook ends", Unit::Seconds),
             orphaned_webhooks: add(r, "orphaned_webhooks", "Webhooks that were given up", Gauge::default()),
             leader: add(r, "leader", "Whether this controller holds the Lease", Gauge::default()),
@@ -351,6 +359,14 @@ impl Metrics {
         self.0.subscriptions.clear();
         for ((plugin, reason), count) in counts {
             self.0.subscriptions.get_or_create(&SubscriptionLabels { plugin, reason }).set(integer(count));
+        }
+    }
+
+    /// Sets the number of Subscriptions that are not renewed in time, by plugin and reason of their condition `Expiring`.
+    pub fn subscriptions_expiring(&self, counts: BTreeMap<(String, String), usize>) {
+        self.0.subscriptions_expiring.clear();
+        for ((plugin, reason), count) in counts {
+            self.0.subscriptions_expiring.get_or_create(&SubscriptionLabels { plugin, reason }).set(integer(count));
         }
     }
 
@@ -448,6 +464,7 @@ mod tests {
         metrics.external_call("gitea", "create", Some(201));
         metrics.watch_failed("Secret");
         metrics.subscriptions(BTreeMap::from([(("gitea".to_owned(), "Ready".to_owned()), 1)]));
+        metrics.subscriptions_expiring(BTreeMap::from([(("gitea".to_owned(), "RenewalFailed".to_owned()), 1)]));
         metrics.webhook_expiry(BTreeMap::from([("gitea".to_owned(), 1)]));
         let text = metrics.to_text();
         assert!(text.contains(r#"bellhop_requests_total{plugin="gitea",answer="accepted"} 1"#), "{text}");
