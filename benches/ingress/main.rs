@@ -8,14 +8,16 @@
 //!
 //! They take turns, each time freshly started, in orders in which each follows each of the others equally often; in
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
-//! from an accepted request to its arrival at the runner, and the memory of an idle `bellhop run` on a real control
+//! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, and the memory of an idle `bellhop run` on a real control
 //! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
-//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner` or `memory`.
+//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries` or
+//! `memory`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
 
 mod arrivals;
+mod deliveries;
 mod load;
 mod push;
 mod report;
@@ -111,6 +113,9 @@ async fn measure(folder: &Path) -> Result<Report> {
     if wanted("runner") {
         time_to_runner(folder, &request, &runner, &mut report).await?;
     }
+    if wanted("deliveries") {
+        deliveries::measure(folder, &request, &runner, &mut report).await?;
+    }
     if wanted("memory") {
         memory(folder, &mut report).await?;
     }
@@ -155,7 +160,7 @@ struct Contestant {
 impl Contestant {
     async fn run(&mut self, folder: &Path, request: &Request, runner: &Runner) -> Result<()> {
         let server = match self.subscriptions {
-            Some(subscriptions) => Started::ingress(folder, subscriptions, &runner.url).await?,
+            Some(subscriptions) => Started::ingress(folder, subscriptions, 1, &runner.url).await?,
             None => Started::bare(folder).await?,
         };
         let target = Target::new(server.port, request, self.called);
@@ -173,7 +178,7 @@ impl Contestant {
         self.rps.push(outcome.accepted as f64 / ROUND.as_secs_f64());
         self.p50.push(quantile(&mut outcome.micros, 0.5) / 1000.0);
         self.p99.push(quantile(&mut outcome.micros, 0.99) / 1000.0);
-        let delivered = runner.take().len();
+        let delivered = runner.count();
         ensure!(self.subscriptions.is_none() || delivered > 0, "nothing was delivered meanwhile");
         self.delivered.push(delivered as f64 / (WARM_UP + ROUND).as_secs_f64());
         Ok(())
@@ -220,7 +225,7 @@ async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &
 
 /// From the answer to a request until its event has arrived at the runner.
 async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
-    let server = Started::ingress(folder, FEW, &runner.url).await?;
+    let server = Started::ingress(folder, FEW, 1, &runner.url).await?;
     let target = Target::new(server.port, request, FEW);
     load::stream(&target, STREAMS, RATE, WARM_UP).await?;
     let (mut answer, mut p50, mut p99) = (Rounds::default(), Rounds::default(), Rounds::default());
@@ -235,7 +240,9 @@ async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, repor
         let arrived = runner.take();
         let (mut answers, mut ways) = (Vec::new(), Vec::new());
         for (event, sent, answered) in accepted {
-            let Some(arrived) = arrived.get(&event) else { bail!("the event {event} has not arrived in {LAST:?}") };
+            let Some(arrived) = arrived.get(&event).and_then(|times| times.first()) else {
+                bail!("the event {event} has not arrived in {LAST:?}")
+            };
             answers.push(u32::try_from((answered - sent).as_micros())?);
             // The answer and the event are on their way at the same time.
             ways.push(u32::try_from(arrived.saturating_duration_since(answered).as_micros())?);
