@@ -154,6 +154,7 @@ fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runne
                 name,
                 plugin: "github".to_owned(),
                 events: vec!["push".to_owned()],
+                url: None,
             });
         }
         let counts = index.counts();

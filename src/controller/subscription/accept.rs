@@ -107,7 +107,7 @@ fn rank(subscription: &Subscription) -> Option<Waiting> {
 /// # Errors
 /// [`Failure::Blocked`] if one does not serve it within ten seconds; the API server failed.
 pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure> {
-    let route = calls::route(custody);
+    let route = calls::route(context, custody);
     let namespace = &context.common.ingress_namespace;
     let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
     let secret = route.to_secret(namespace);

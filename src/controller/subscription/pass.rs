@@ -62,7 +62,7 @@ impl<'a> Pass<'a> {
         let stored = context.vault.get(uid).await?;
         let mut live = None;
         if let Some(stored) = &stored {
-            let route = calls::route(&stored.custody);
+            let route = calls::route(context, &stored.custody);
             live = context.replicas.serve(&route).await.then(|| route.version().digest);
         }
         let looked = context.memory.looked(uid);
@@ -79,7 +79,7 @@ impl<'a> Pass<'a> {
     }
 
     fn is_live(&self) -> bool {
-        let digest = self.custody().map(|custody| calls::route(custody).version().digest);
+        let digest = self.custody().map(|custody| calls::route(self.context, custody).version().digest);
         digest.is_some() && digest == self.live
     }
 
@@ -190,7 +190,7 @@ impl<'a> Pass<'a> {
         match step {
             Step::Publish => {
                 accept::publish(self.context, &stored.custody).await?;
-                self.live = Some(calls::route(&stored.custody).version().digest);
+                self.live = Some(calls::route(self.context, &stored.custody).version().digest);
                 Ok(stored)
             }
             Step::HandOver => {
