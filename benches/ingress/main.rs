@@ -8,15 +8,17 @@
 //!
 //! They take turns, each time freshly started, in orders in which each follows each of the others equally often; in
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
-//! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, and the memory of an idle `bellhop run` on a real control
-//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
-//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries` or
-//! `memory`.
+//! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, the memory of an idle
+//! `bellhop run` on a real control plane, and what the controller needs for 10,000 Subscriptions there. What was measured
+//! goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
+//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries`, `memory` or
+//! `controller`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
 
 mod arrivals;
+mod crowd;
 mod deliveries;
 mod load;
 mod push;
@@ -118,6 +120,9 @@ async fn measure(folder: &Path) -> Result<Report> {
     }
     if wanted("memory") {
         memory(folder, &mut report).await?;
+    }
+    if wanted("controller") {
+        crowd::measure(folder, &mut report).await?;
     }
     println!("took {:.0} s", started.elapsed().as_secs_f64());
     Ok(report)
@@ -262,18 +267,7 @@ async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, repor
 /// The memory of a `bellhop run` that has nothing to do.
 async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
     println!("starting a control plane");
-    let control_plane = ControlPlane::start(folder, "control-plane").await?;
-    let root = bellhop_harness::root();
-    control_plane.apply_crds(&root.join("crds")).await?;
-    control_plane.apply_file(&root.join("examples/github-push/plugin.yaml")).await?;
-    let options = Options::new(
-        env!("CARGO_BIN_EXE_bellhop"),
-        folder,
-        "bellhop",
-        control_plane.kubeconfig(),
-        "bellhop-system",
-        "bellhop-ingress",
-    );
+    let (_control_plane, options) = github_plugin(folder, "control-plane").await?;
     let bellhop = Bellhop::start(options).await?;
     println!("an idle bellhop runs");
     tokio::time::sleep(IDLE).await;
@@ -284,6 +278,23 @@ async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
     }
     report.add("idle_rss_mib", "idle bellhop run, resident memory, MiB", 1, &rss);
     Ok(())
+}
+
+/// A control plane with the definitions and a plugin, and how to run a `bellhop run` on it.
+async fn github_plugin(folder: &Path, name: &str) -> Result<(ControlPlane, Options)> {
+    let control_plane = ControlPlane::start(folder, name).await?;
+    let root = bellhop_harness::root();
+    control_plane.apply_crds(&root.join("crds")).await?;
+    control_plane.apply_file(&root.join("examples/github-push/plugin.yaml")).await?;
+    let options = Options::new(
+        env!("CARGO_BIN_EXE_bellhop"),
+        folder,
+        &format!("{name}-bellhop"),
+        control_plane.kubeconfig(),
+        "bellhop-system",
+        "bellhop-ingress",
+    );
+    Ok((control_plane, options))
 }
 
 fn resident_mib(bellhop: &Bellhop) -> Result<f64> {

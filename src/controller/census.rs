@@ -21,7 +21,7 @@ pub struct Census(Metrics);
 impl Census {
     /// Begins to count what the controllers know.
     pub fn start(context: &Arc<Context>) -> Self {
-        let (store, plugins) = (context.subscriptions.clone(), context.plugins.store().clone());
+        let (store, plugins) = (context.subscriptions.store().clone(), context.plugins.store().clone());
         context.metrics.before_export(SUBSCRIPTIONS, move |metrics| {
             let is_plugin = |name: &str| plugins.get(&ObjectRef::new(name)).is_some();
             let subscriptions = store.state();

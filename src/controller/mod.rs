@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod admission;
 pub mod authorization;
+mod cache;
 mod census;
 pub mod certificates;
 pub mod custody;
@@ -31,6 +32,7 @@ use crate::external;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use authorization::pages::Pages;
+use cache::Cache;
 use custody::Vault;
 use election::Election;
 use installation::InstallationKey;
@@ -38,7 +40,6 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use replicas::Replicas;
@@ -128,9 +129,9 @@ pub struct Context {
     vault: Vault,
     ledgers: Ledgers,
     plugins: Plugins,
-    subscriptions: Store<Subscription>,
-    triggers: Store<WorkflowTrigger>,
-    accepting: tokio::sync::Mutex<()>,
+    subscriptions: Cache<Subscription>,
+    triggers: Cache<WorkflowTrigger>,
+    accepting: slots::Turns,
     attempts: Mutex<HashMap<Uuid, u32>>,
     memory: subscription::Memory,
 }
@@ -231,10 +232,10 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         key,
         vault: Vault::new(client.clone(), &common.namespace),
         ledgers: Ledgers::new(client.clone(), &common.namespace),
-        plugins: Plugins::new(plugins),
+        plugins: Plugins::new(plugins.store().clone()),
         subscriptions,
         triggers,
-        accepting: tokio::sync::Mutex::new(()),
+        accepting: slots::Turns::default(),
         attempts: Mutex::default(),
         memory: subscription::Memory::new(now()),
         client,
@@ -264,7 +265,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
             subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
             workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
-            orphans::run(custodies, own_custodies, live, context.clone(), shutdown.clone()),
+            orphans::run(custodies.store().clone(), own_custodies, live, context.clone(), shutdown.clone()),
         );
     };
     let configuration = context.options.admission_configuration.as_deref();
@@ -317,8 +318,8 @@ impl Context {
     async fn ready(&self) {
         // A dropped writer means that the process is shutting down.
         let _ = self.plugins.store().wait_until_ready().await;
-        let _ = self.subscriptions.wait_until_ready().await;
-        let _ = self.triggers.wait_until_ready().await;
+        let _ = self.subscriptions.store().wait_until_ready().await;
+        let _ = self.triggers.store().wait_until_ready().await;
     }
 
     /// Runs one pass of a controller, within the time, and counts it.

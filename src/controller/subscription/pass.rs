@@ -144,7 +144,8 @@ impl<'a> Pass<'a> {
         let custody = self.custody();
         let (mut handed_over, mut link) = (true, String::new());
         if let Some(custody) = custody {
-            handed_over = secrets::is_handed_over(self.context, custody).await?;
+            // Nobody is told of a callback URL before it is live, so until then it does not matter.
+            handed_over = !self.is_live() || secrets::is_handed_over(self.context, custody).await?;
             link = oauth::link(self.context, custody);
         }
         Ok(plan::next(&View {
@@ -341,9 +342,8 @@ pub async fn write_status(
     custody: Option<&Custody>,
     outcome: &Outcome,
 ) -> Result<(), Failure> {
-    let triggers = context.triggers.state_filter(|trigger| {
-        trigger.namespace() == subscription.namespace() && trigger.spec.subscription_ref.name == subscription.name_any()
-    });
+    let (namespace, name) = (subscription.namespace().unwrap_or_default(), subscription.name_any());
+    let triggers = context.triggers.of_namespace(&namespace, |trigger| trigger.spec.subscription_ref.name == name);
     let mut next = status::status(&status::Facts {
         subscription,
         custody,
@@ -360,7 +360,7 @@ pub async fn write_status(
         return Ok(());
     }
     next.last_request_time = None;
-    let api = Api::<Subscription>::namespaced(context.client.clone(), &subscription.namespace().unwrap_or_default());
+    let api = Api::<Subscription>::namespaced(context.client.clone(), &namespace);
     context.apply_status(super::FIELD_MANAGER, &api, subscription, &next).await
 }
 
