@@ -22,7 +22,7 @@
 //! | `bellhop_delivery_attempt_seconds` | histogram | | duration of one attempt |
 //! | `bellhop_delivery_delay_seconds` | histogram | | from the acceptance of a request to its delivery |
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
-//! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `status` is `2xx` to `5xx` or `none` |
+//! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `call` is a field of `webhook`, such as `create`, or what is asked of OAuth: `oauth2.code`, `oauth2.refresh`, `oauth2.clientCredentials`, `oauth2.revoke`; `status` is `2xx` to `5xx`, `other`, or `none` without an answer |
 //! | `bellhop_subscriptions` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Ready`; `Ready` itself if it is true; only of the controller that holds the Lease |
 //! | `bellhop_subscriptions_expiring` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Expiring`, if it is true: something ends soon and could not be renewed; only of the controller that holds the Lease |
 //! | `bellhop_webhook_expiry_timestamp_seconds` | gauge | `plugin` | when the first of the webhooks of a plugin ends, in seconds since the Unix epoch; absent where none ends; only of the controller that holds the Lease |
@@ -340,8 +340,8 @@ impl Metrics {
         self.0.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
     }
 
-    /// Counts a call to an external system. `call` is the field of `webhook` that it carries out, such as `create`;
-    /// without a status there was no answer.
+    /// Counts a call to an external system. `call` is the field of `webhook` that it carries out, such as `create`, or what
+    /// is asked of OAuth, such as `oauth2.refresh`; without a status there was no answer.
     pub fn external_call(&self, plugin: &str, call: &'static str, status: Option<u16>) {
         let status = match status.map(|status| status / 100) {
             Some(2) => "2xx",

@@ -162,9 +162,10 @@ pub fn pages(
     common: &config::Common,
     options: &config::Controller,
     external: external::Client,
+    metrics: Metrics,
 ) -> axum::Router {
     let public_url = options.public_url.clone();
-    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url)))
+    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url, metrics)))
 }
 
 /// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.

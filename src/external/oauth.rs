@@ -6,6 +6,7 @@
 use super::{BudgetKey, CallFailure, Client};
 use crate::api::ClientAuthentication;
 use crate::plugin::{CallError, HttpCall, HttpResponse, OAuth2, Plugin, Secret, Token, redact, words};
+use crate::telemetry::Metrics;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -57,6 +58,8 @@ pub struct OAuthClient<'a> {
     pub secret: &'a Secret,
     /// Where the external system sends a browser back to.
     pub redirect_url: &'a Url,
+    /// Where its requests are counted.
+    pub metrics: &'a Metrics,
 }
 
 /// What is exchanged for a token.
@@ -65,6 +68,17 @@ enum Exchanged {
     Code,
     RefreshToken,
     Nothing,
+}
+
+impl Exchanged {
+    /// What the request is called in metrics.
+    fn call(self) -> &'static str {
+        match self {
+            Exchanged::Code => "oauth2.code",
+            Exchanged::RefreshToken => "oauth2.refresh",
+            Exchanged::Nothing => "oauth2.clientCredentials",
+        }
+    }
 }
 
 type Configured = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
@@ -117,7 +131,7 @@ impl<'a> OAuthClient<'a> {
         for (name, value) in &oauth2.token_parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let sender = Sender { client: self, http, secrets: &secrets };
+        let sender = Sender { client: self, http, secrets: &secrets, exchanged: Exchanged::Code };
         token(request.request_async(&sender).await, Exchanged::Code)
     }
 
@@ -133,7 +147,7 @@ impl<'a> OAuthClient<'a> {
         for (name, value) in &oauth2.token_parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let sender = Sender { client: self, http, secrets: &secrets };
+        let sender = Sender { client: self, http, secrets: &secrets, exchanged: Exchanged::RefreshToken };
         token(request.request_async(&sender).await, Exchanged::RefreshToken)
     }
 
@@ -152,7 +166,7 @@ impl<'a> OAuthClient<'a> {
         for (name, value) in &oauth2.token_parameters {
             request = request.add_extra_param(name.as_str(), value.as_str());
         }
-        let sender = Sender { client: self, http, secrets: &secrets };
+        let sender = Sender { client: self, http, secrets: &secrets, exchanged: Exchanged::Nothing };
         token(request.request_async(&sender).await, Exchanged::Nothing)
     }
 
@@ -166,10 +180,29 @@ impl<'a> OAuthClient<'a> {
         let (headers, body) = self.revocation(oauth2, token, hint)?;
         // Not the crate's request, which speaks https only: whether http may be spoken is what `allowedOrigins` says.
         let call = HttpCall { method: Method::POST, url, headers, body: Some(body.into()) };
-        match http.send(call, &[self.secret, token], &self.budget()).await {
+        match self.send(http, "oauth2.revoke", call, &[self.secret, token]).await {
             Ok(_) => Ok(true),
             Err(failure) => Err(failed(failure)),
         }
+    }
+
+    /// Carries out a request, which is counted under `name` if it was sent.
+    async fn send(
+        &self,
+        http: &Client,
+        name: &'static str,
+        call: HttpCall,
+        secrets: &[&Secret],
+    ) -> Result<HttpResponse, CallFailure> {
+        let result = http.send(call, secrets, &self.budget()).await;
+        let status = match &result {
+            Ok(response) => Some(response.status),
+            Err(failure) => failure.status(),
+        };
+        if !matches!(&result, Err(failure) if failure.nothing_was_sent()) {
+            self.metrics.external_call(self.plugin.name(), name, status);
+        }
+        result
     }
 
     /// The requests of one client count together.
@@ -227,6 +260,7 @@ struct Sender<'a> {
     client: &'a OAuthClient<'a>,
     http: &'a Client,
     secrets: &'a [&'a Secret],
+    exchanged: Exchanged,
 }
 
 impl<'c> AsyncHttpClient<'c> for Sender<'_> {
@@ -249,7 +283,7 @@ impl Sender<'_> {
             value.set_sensitive(true);
         }
         let call = HttpCall { method: parts.method, url, headers: parts.headers, body: Some(body.into()) };
-        match self.http.send(call, self.secrets, &self.client.budget()).await {
+        match self.client.send(self.http, self.exchanged.call(), call, self.secrets).await {
             Ok(response) => self.read(&host, &response),
             Err(CallFailure::Status { host, status, words, error: Some(error), .. }) if status < 429 => {
                 Ok(refused(&error, &format!("{host} answered {status} {error}{words}")))
