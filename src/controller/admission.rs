@@ -10,6 +10,7 @@ use super::workflow_trigger::plan as trigger_plan;
 use super::{Failure, PluginState, Plugins};
 use crate::api::{Subscription, TriggerPlugin, WorkflowTrigger, reason};
 use crate::delivery::Runners;
+use crate::telemetry::{Admitted, Metrics};
 use crate::watch::Scope;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
@@ -44,12 +45,13 @@ pub struct Admission {
     runners: Runners,
     cap: u32,
     compiled: Arc<Plugins>,
+    metrics: Metrics,
     turns: Semaphore,
 }
 
 impl Admission {
     /// `namespace` is that of the ledgers, `cap` the most Subscriptions of one plugin in one namespace.
-    pub fn new(client: Client, namespace: &str, scope: Scope, runners: Runners, cap: u32) -> Self {
+    pub fn new(client: Client, namespace: &str, scope: Scope, runners: Runners, cap: u32, metrics: Metrics) -> Self {
         Self {
             ledgers: Ledgers::new(client.clone(), namespace),
             // Compiles what it is given; there is nothing in the store.
@@ -59,6 +61,7 @@ impl Admission {
             scope,
             runners,
             cap,
+            metrics,
         }
     }
 
@@ -72,7 +75,15 @@ impl Admission {
         let Ok(request): Result<AdmissionRequest<DynamicObject>, _> = review.try_into() else {
             return AdmissionResponse::invalid("request: is missing").into_review();
         };
-        let verdict = match tokio::time::timeout(PATIENCE, self.judge(&request)).await {
+        let judged = tokio::time::timeout(PATIENCE, self.judge(&request)).await;
+        let outcome = match &judged {
+            Ok(Ok(Verdict::Fine)) => Admitted::Allowed,
+            Ok(Ok(Verdict::Warned(_))) => Admitted::Warned,
+            Ok(Ok(Verdict::Refused(_))) => Admitted::Refused,
+            Ok(Err(_)) | Err(_) => Admitted::Unjudged,
+        };
+        self.metrics.admission(kind(&request.kind.kind), outcome);
+        let verdict = match judged {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(failure)) => {
                 tracing::warn!(error = %failure, "an object could not be checked at admission");
@@ -154,6 +165,11 @@ impl Admission {
         });
         Ok(state.await.unwrap_or(PluginState::NotFound))
     }
+}
+
+/// A kind as a label. Whoever asks can name any.
+fn kind(asked: &str) -> &'static str {
+    ["Subscription", "WorkflowTrigger"].into_iter().find(|kind| *kind == asked).unwrap_or("other")
 }
 
 /// Reads an object; the API server has compared it with the schema, so one that cannot be read is of another version.
@@ -316,6 +332,46 @@ mod tests {
         let Verdict::Warned(message) = verdict else { panic!("{verdict:?}") };
         for word in words {
             assert!(message.contains(word), "{word}: {message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_answer_is_counted() {
+        // An API server with nothing in it, and one that fails.
+        let answering = |status: u16| {
+            let service = tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+                let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,
+                    "reason": if status == 404 { "NotFound" } else { "InternalError" }, "message": "no"});
+                let response = http::Response::builder().status(status);
+                let body = axum::body::Body::from(body.to_string());
+                Ok::<_, std::convert::Infallible>(response.body(body).unwrap())
+            });
+            Client::new(service, "default")
+        };
+        let metrics = Metrics::new();
+        let ask = async |status: u16, kind: &str, object: Value| {
+            let runners = Runners::new("cluster.local", &[]).unwrap();
+            let namespaces = Scope::new(&[]);
+            let admission =
+                Admission::new(answering(status), "bellhop-system", namespaces, runners, 10, metrics.clone());
+            let review = json!({
+                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "request": {
+                    "uid": "1", "kind": {"group": "bellhop.dev", "version": "v1alpha1", "kind": kind},
+                    "resource": {"group": "bellhop.dev", "version": "v1alpha1", "resource": "any"},
+                    "operation": "CREATE", "namespace": "team-a", "name": "web", "userInfo": {}, "object": object,
+                },
+            });
+            admission.review(serde_json::from_value(review).unwrap()).await
+        };
+        let new = serde_json::to_value(subscription(json!({}))).unwrap();
+        ask(404, "Subscription", new.clone()).await;
+        ask(500, "Subscription", new.clone()).await;
+        ask(404, "Secret", new).await;
+        let text = metrics.to_text();
+        for (kind, outcome) in [("Subscription", "warned"), ("Subscription", "unjudged"), ("other", "allowed")] {
+            let line = format!(r#"bellhop_admissions_total{{kind="{kind}",outcome="{outcome}"}} 1"#);
+            assert!(text.contains(&line), "no {line} in {text}");
         }
     }
 

@@ -90,9 +90,9 @@ impl Listener {
         let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
         let lives = Lives { authority: options.authority_life, leaf: options.certificate_life };
         let names = names(common, options);
-        let (keeper, newest) = Keeper::new(client.clone(), &common.namespace, names, lives, metrics);
-        let admission = Admission::new(client, &common.namespace, common.scope(), runners, options.max_subscriptions);
-        let admission = Arc::new(admission);
+        let (keeper, newest) = Keeper::new(client.clone(), &common.namespace, names, lives, metrics.clone());
+        let (scope, cap) = (common.scope(), options.max_subscriptions);
+        let admission = Arc::new(Admission::new(client, &common.namespace, scope, runners, cap, metrics));
         let desk = Desk::default();
         let internal = internal(desk.clone(), capture);
         let network = Router::new()

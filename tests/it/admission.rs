@@ -162,6 +162,12 @@ async fn what_cannot_work_is_refused_at_once_and_what_may_yet_is_let_in() -> Res
         &["created"],
     )?;
     ensure!(workspace.api::<WorkflowTrigger>().get_opt("wrong").await?.is_none());
+    for (kind, outcome) in [("Subscription", "refused"), ("Subscription", "warned"), ("WorkflowTrigger", "refused")] {
+        let labels = [format!("kind=\"{kind}\""), format!("outcome=\"{outcome}\"")];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let counted = own.bellhop.metric("bellhop_admissions_total", &labels).await?;
+        ensure!(counted >= 1.0, "{kind} {outcome}: {counted}");
+    }
 
     // Nothing depends on the controller.
     own.bellhop.kill9();
