@@ -118,3 +118,95 @@ async fn every_request_is_counted() {
     assert!(matches!(forbidden.refresh().await, Err(TokenError::Forbidden(_))));
     assert!(!forbidden.metrics.to_text().contains("oauth2.refresh"));
 }
+
+#[derive(Debug, PartialEq)]
+enum Kind {
+    Grant,
+    Client,
+    Transient,
+}
+
+async fn refused(status: u16, body: &str) -> (Kind, String) {
+    let world = World::answering(status, body, &json!({})).await;
+    let Err(error) = world.refresh().await else { panic!("{status} {body}: a token") };
+    let message = error.to_string();
+    assert!(!message.contains("r3fresh") && !message.contains("c1ient&secret"), "{message}");
+    let kind = match error {
+        TokenError::GrantRefused(_) => Kind::Grant,
+        TokenError::ClientRefused(_) => Kind::Client,
+        TokenError::Failed { .. } => Kind::Transient,
+        TokenError::Forbidden(why) => panic!("{why}"),
+    };
+    (kind, message)
+}
+
+/// What ends a grant asks a person for a click, so nothing else may count as that.
+#[tokio::test]
+async fn a_refresh_that_fails_ends_the_grant_only_if_the_answer_says_so() {
+    for (status, body, kind) in [
+        (400, r#"{"error": "invalid_grant", "error_description": "the token r3fresh was used"}"#, Kind::Grant),
+        (401, r#"{"error": "invalid_grant"}"#, Kind::Grant),
+        (400, r#"{"error": "unauthorized_client"}"#, Kind::Grant),
+        (400, r#"{"error": "bad_refresh_token"}"#, Kind::Grant),
+        // With a status that means success, and as a form.
+        (200, r#"{"error": "bad_refresh_token"}"#, Kind::Grant),
+        (200, "error=invalid_grant&error_description=no", Kind::Grant),
+        (401, r#"{"error": "invalid_client"}"#, Kind::Client),
+        (401, "who are you?", Kind::Client),
+        // Another attempt may succeed.
+        (400, r#"{"error": "temporarily_unavailable"}"#, Kind::Transient),
+        (400, r#"{"error": "invalid_request"}"#, Kind::Transient),
+        (400, "not what was expected", Kind::Transient),
+        (429, r#"{"error": "invalid_grant"}"#, Kind::Transient),
+        (500, r#"{"error": "invalid_grant"}"#, Kind::Transient),
+        (503, "", Kind::Transient),
+        (200, "{}", Kind::Transient),
+        (200, "<html>maintenance</html>", Kind::Transient),
+    ] {
+        let (found, message) = refused(status, body).await;
+        assert_eq!(found, kind, "{status} {body}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_joined_as_the_external_system_wants_them() {
+    let scope = async |more: Value| {
+        let world = World::answering(200, r#"{"access_token": "an-access"}"#, &more).await;
+        let url = world.client().authorization_url("a-state", None).unwrap();
+        let asked = url.query_pairs().find(|(name, _)| name == "scope").map(|(_, value)| value.into_owned());
+        world.client().client_credentials(&world.http).await.unwrap();
+        let (_, form) = world.asked.lock().unwrap().pop().unwrap();
+        let form: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        let sent = form.into_iter().find(|(name, _)| name == "scope").map(|(_, value)| value);
+        assert_eq!(asked, sent);
+        asked
+    };
+    assert_eq!(scope(json!({})).await.as_deref(), Some("hooks read"));
+    assert_eq!(scope(json!({"scopeSeparator": ","})).await.as_deref(), Some("hooks,read"));
+    assert_eq!(scope(json!({"scopes": []})).await, None);
+}
+
+#[tokio::test]
+async fn a_token_is_given_back_with_the_clients_proof() {
+    let revoke =
+        async |world: &World| world.client().revoke(&world.http, &Secret::from("r3fresh"), "refresh_token").await;
+    let basic = World::answering(200, "", &json!({})).await;
+    assert!(revoke(&basic).await.unwrap());
+    let (head, form) = basic.asked.lock().unwrap().pop().unwrap();
+    assert!(head.starts_with("POST /revoke "), "{head}");
+    // Both parts are form-encoded before they are joined (RFC 6749, section 2.3.1).
+    assert!(head.contains("authorization: Basic dGhlLWlkOmMxaWVudCUyNnNlY3JldA=="), "{head}");
+    assert_eq!(form, "token=r3fresh&token_type_hint=refresh_token");
+    let body = World::answering(200, "", &json!({"clientAuthentication": "body"})).await;
+    assert!(revoke(&body).await.unwrap());
+    let (head, form) = body.asked.lock().unwrap().pop().unwrap();
+    assert!(!head.contains("authorization"), "{head}");
+    assert!(form.ends_with("&client_id=the-id&client_secret=c1ient%26secret"), "{form}");
+    // Where the plugin does not say how, nothing is asked.
+    let silent = World::answering(200, "", &json!({"revocationURL": null})).await;
+    assert!(!revoke(&silent).await.unwrap());
+    assert!(silent.asked.lock().unwrap().is_empty());
+    let failing = World::answering(503, "r3fresh", &json!({})).await;
+    let error = revoke(&failing).await.unwrap_err();
+    assert!(matches!(&error, TokenError::Failed { .. }) && !error.to_string().contains("r3fresh"), "{error}");
+}
