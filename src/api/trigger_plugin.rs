@@ -184,11 +184,13 @@ pub struct TokenResponse {
     pub expires_in: Option<String>,
 }
 
-/// An OAuth client that the administrator has registered with the external system.
+/// An OAuth client that the administrator has registered with the external system. Its Secret needs the label
+/// `bellhop.dev/credentials-for: <plugin>`, as every Secret that a plugin uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DefaultClient {
-    /// The Secret with `clientID` and `clientSecret`, in Bellhop's own namespace.
+    /// The Secret with `clientID` and `clientSecret`, in Bellhop's own namespace. It must carry the label
+    /// `bellhop.dev/credentials-for` with the plugin's name.
     pub secret_ref: NameRef,
     /// The only origins that this client may be used with, such as https://git.example.com. A user chooses parameters,
     /// and must not be able to have the client's secret sent elsewhere.

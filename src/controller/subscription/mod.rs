@@ -30,8 +30,9 @@ use kube::ResourceExt;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, watcher};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -64,10 +65,13 @@ pub struct Followed {
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
     let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
-    let secrets: Vec<Api<PartialObjectMeta<Secret>>> = context.common.scope().apis(&context.client);
+    let own_namespace = context.common.namespace.clone();
+    // Plugins have their default clients in Bellhop's own namespace.
+    let secrets: Vec<Api<PartialObjectMeta<Secret>>> =
+        context.common.scope().with(&own_namespace).apis(&context.client);
     let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
     let of_plugin = by_plugin(context.subscriptions.clone());
-    let of_secret = by_secret(context.subscriptions.clone());
+    let of_secret = by_secret(context.subscriptions.clone(), context.plugins.store().clone(), own_namespace);
     let next_in_line = waiting_behind(context.subscriptions.clone());
     Controller::for_stream(stream(followed.subscriptions), context.subscriptions.store().clone())
         .with_config(super::config(CONCURRENCY))
@@ -90,14 +94,18 @@ fn by_plugin(known: Cache<Subscription>) -> impl Fn(TriggerPlugin) -> Vec<Object
 }
 
 /// A Secret with the label is noticed by those that name it, those that it was made for, and those that wait for an OAuth
-/// client.
-fn by_secret(known: Cache<Subscription>) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<Subscription>> {
+/// client: one of their workspace or, in Bellhop's `own_namespace`, the default one of their plugin.
+fn by_secret(
+    known: Cache<Subscription>,
+    plugins: Store<TriggerPlugin>,
+    own_namespace: String,
+) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<Subscription>> {
     move |secret| {
         let name = secret.name_any();
         let owners: Vec<&str> = secret.owner_references().iter().map(|owner| &*owner.uid).collect();
         let plugin = secret.labels().get(CREDENTIALS_FOR_LABEL);
         let namespace = secret.namespace().unwrap_or_default();
-        refs(known.of_namespace(&namespace, |subscription| {
+        let mut woken = known.of_namespace(&namespace, |subscription| {
             let method = &subscription.spec.authorization;
             let named = [
                 method.api_key.as_ref().map(|method| &method.secret_ref),
@@ -108,8 +116,30 @@ fn by_secret(known: Cache<Subscription>) -> impl Fn(PartialObjectMeta<Secret>) -
             let owns = subscription.uid().is_some_and(|uid| owners.contains(&&*uid));
             let may_choose = method.oauth2.is_some() && plugin == Some(&subscription.spec.plugin_ref.name);
             names || owns || may_choose
-        }))
+        });
+        if namespace == own_namespace {
+            let plugins = with_default_client(&plugins, &name);
+            let takes_default = |subscription: &Subscription| {
+                let method = subscription.spec.authorization.oauth2.as_ref();
+                method.is_some_and(|method| method.client_secret_ref.is_none())
+                    && plugins.contains(&subscription.spec.plugin_ref.name)
+            };
+            if !plugins.is_empty() {
+                woken.extend(known.store().state_filter(takes_default));
+            }
+        }
+        refs(woken)
     }
+}
+
+/// The plugins whose default OAuth client is in the Secret of this name, whatever the Secret's label says: that it says
+/// something else now is what their Subscriptions have to learn.
+fn with_default_client(plugins: &Store<TriggerPlugin>, secret: &str) -> BTreeSet<String> {
+    let found = plugins.state_filter(|plugin| {
+        let oauth2 = plugin.spec.authorization.oauth2.as_ref();
+        oauth2.and_then(|oauth2| oauth2.default_client.as_ref()).is_some_and(|client| client.secret_ref.name == secret)
+    });
+    found.iter().map(|plugin| plugin.name_any()).collect()
 }
 
 /// Custodies into which somebody else than the pass has written: a grant of OAuth, or a secret that an external system has
