@@ -64,6 +64,10 @@ pub struct WebhookRecord {
     /// When it may be deleted, if it has to be. What it has still to deliver may be lost with it.
     #[serde(default)]
     pub retire_at: i64,
+    /// Whether it has to make room: it is in use until it is deleted, and only then the one that takes its place is
+    /// created, because the external system refuses two with the same URL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub making_room: bool,
 }
 
 impl fmt::Debug for WebhookRecord {
@@ -91,6 +95,7 @@ impl WebhookRecord {
             renewed_at: 0,
             expires_at: None,
             retire_at: 0,
+            making_room: false,
         }
     }
 
@@ -153,6 +158,13 @@ impl Custody {
                 other.state = WebhookState::Retiring { id: id.clone() };
                 other.retire_at = retire_at;
             }
+        }
+    }
+
+    /// Notes that a webhook is in use until it is deleted, which has to be before another one is created.
+    pub fn make_room(&mut self, attempt: Uuid) {
+        if let Some(record) = self.webhook_mut(attempt) {
+            record.making_room = true;
         }
     }
 
