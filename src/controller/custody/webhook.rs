@@ -144,12 +144,20 @@ impl Custody {
         events.iter().all(|event| self.of_event(event.as_deref()).any(WebhookRecord::is_registered))
     }
 
-    /// Notes that the webhook is complete. What it replaces has to be deleted at `retire_at`.
+    /// Notes that the webhook is complete. What it replaces has to be deleted at `retire_at`; where the create call has
+    /// changed the webhook that was there, and so gave the same id, there is nothing to delete.
     pub fn complete(&mut self, attempt: Uuid, retire_at: i64) {
         let Some(record) = self.webhook_mut(attempt) else { return };
         let (event, id) = (record.event.clone(), record.id().map(str::to_owned));
         let Some(id) = id else { return };
-        record.state = WebhookState::Registered { id };
+        record.state = WebhookState::Registered { id: id.clone() };
+        let is_same =
+            |other: &WebhookRecord| other.attempt != attempt && other.event == event && other.id() == Some(id.as_str());
+        let secrets = self.webhooks.iter().filter(|other| is_same(other)).filter_map(|other| other.secret.clone());
+        for secret in secrets.collect::<Vec<_>>() {
+            self.retire(secret, None);
+        }
+        self.webhooks.retain(|other| !is_same(other));
         for other in &mut self.webhooks {
             if other.attempt != attempt
                 && other.event == event
