@@ -4,6 +4,7 @@
 
 mod compiles;
 mod encodings;
+mod exclusive;
 mod expiry;
 mod handshakes;
 mod manual;
