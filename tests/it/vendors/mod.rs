@@ -11,6 +11,7 @@ mod manual;
 mod paging;
 mod per_event;
 mod rehearsal;
+mod rotation;
 mod stage;
 mod steps;
 mod upserts;
