@@ -47,6 +47,8 @@ pub mod reason {
     pub const ROUTE_NOT_LIVE: &str = "RouteNotLive";
     pub const REGISTERED: &str = "Registered";
     pub const CREATE_UNCONFIRMED: &str = "CreateUnconfirmed";
+    /// A webhook that is to be replaced may be why the external system refuses another one.
+    pub const WEBHOOK_IN_THE_WAY: &str = "WebhookInTheWay";
     pub const DELETION_FAILED: &str = "DeletionFailed";
     /// OAuth: nobody has consented yet; the link is in the status.
     pub const AUTHORIZATION_REQUIRED: &str = "AuthorizationRequired";

@@ -411,6 +411,11 @@ pub struct CreateCall {
     /// again, although the plugin has no `find`.
     #[serde(default)]
     pub idempotent: bool,
+    /// Whether the external system refuses a second webhook with the same URL (with `perEvent`: for the same event). Then
+    /// one that has to be replaced is deleted before the new one is created, and what happens in between is missed.
+    /// Otherwise the new one is made first.
+    #[serde(default)]
+    pub exclusive: bool,
     /// What later calls need to know of the webhook.
     pub capture: Capture,
 }

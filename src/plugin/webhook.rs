@@ -33,6 +33,7 @@ pub(crate) struct Calls {
 pub(crate) struct Create {
     pub(crate) call: Call,
     pub(crate) idempotent: bool,
+    pub(crate) exclusive: bool,
     pub(crate) id: Expression,
     pub(crate) secret: Option<Expression>,
     pub(crate) expires_at: Option<Expression>,
@@ -110,6 +111,12 @@ impl Plugin {
     /// Whether the create call may be repeated without making a second webhook.
     pub fn create_is_idempotent(&self) -> bool {
         self.calls.create.as_ref().is_some_and(|create| create.idempotent)
+    }
+
+    /// Whether the external system refuses a second webhook with the same URL, so that one that is to be replaced has to
+    /// be deleted first.
+    pub fn create_is_exclusive(&self) -> bool {
+        self.calls.create.as_ref().is_some_and(|create| create.exclusive)
     }
 
     /// Whether there is a webhook of its own for each event.

@@ -12,10 +12,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 #[tokio::test]
 async fn no_push_is_refused_or_lost_while_the_secret_is_replaced() -> Result<()> {
-    let own = Own::start("rotation", &["--rotation-grace", "3s"]).await?;
+    let own = Own::start("rotation", GRACE).await?;
     let gitea = &world::shared().await.gitea;
     let workspace = Workspace::new(&own.control_plane, gitea, "rotation").await?;
     workspace.connect("acme-web", "review").await?;
+    rotated_under_pushes(&own, &workspace).await
+}
+
+/// The options of a Bellhop that accepts an old secret for a time that a test can wait for.
+pub const GRACE: &[&str] = &["--rotation-grace", "3s"];
+
+/// The Subscription `acme-web`, with a trigger for pushes, gets another secret while pushes arrive: none is refused or lost,
+/// the URL stays, and the old secret is refused in the end.
+pub async fn rotated_under_pushes(own: &Own, workspace: &Workspace<'_>) -> Result<()> {
     let api = workspace.api::<Subscription>();
     let before = api.get("acme-web").await?;
     let (url, old) = (callback_url(&before)?, callback_secret(&workspace.client, &before).await?);

@@ -104,6 +104,24 @@ fn while_a_webhook_is_replaced_the_secrets_of_both_are_accepted() {
 }
 
 #[test]
+fn what_a_create_call_has_changed_in_place_is_not_deleted() {
+    let mut custody = custody(SecretOrigin::External);
+    let (old, new) =
+        (WebhookRecord { secret: Some("first".into()), ..registered("bot") }, WebhookRecord::creating(None));
+    let attempt = new.attempt;
+    custody.webhooks.extend([old, new]);
+    let record = custody.webhook_mut(attempt).unwrap();
+    (record.state, record.secret) = (WebhookState::Created { id: "bot".into() }, Some("second".into()));
+    custody.complete(attempt, 0);
+    let left: Vec<_> = custody.webhooks.iter().map(|record| (record.attempt, record.is_registered())).collect();
+    assert_eq!(left, [(attempt, true)], "the older record is about the same webhook");
+    assert_eq!(custody.secrets(), ["second", "first"], "for what is still under way");
+    custody.end_rotation(500);
+    custody.drop_retired(500);
+    assert_eq!(custody.secrets(), ["second"]);
+}
+
+#[test]
 fn a_rotated_secret_is_accepted_until_every_webhook_has_the_new_one_and_the_grace_is_over() {
     let mut custody = custody(SecretOrigin::Generated);
     custody.replace_secret("new".into(), None);

@@ -64,6 +64,10 @@ pub struct WebhookRecord {
     /// When it may be deleted, if it has to be. What it has still to deliver may be lost with it.
     #[serde(default)]
     pub retire_at: i64,
+    /// Whether it has to make room: it is in use until it is deleted, and only then the one that takes its place is
+    /// created, because the external system refuses two with the same URL.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub making_room: bool,
 }
 
 impl fmt::Debug for WebhookRecord {
@@ -91,6 +95,7 @@ impl WebhookRecord {
             renewed_at: 0,
             expires_at: None,
             retire_at: 0,
+            making_room: false,
         }
     }
 
@@ -139,12 +144,20 @@ impl Custody {
         events.iter().all(|event| self.of_event(event.as_deref()).any(WebhookRecord::is_registered))
     }
 
-    /// Notes that the webhook is complete. What it replaces has to be deleted at `retire_at`.
+    /// Notes that the webhook is complete. What it replaces has to be deleted at `retire_at`; where the create call has
+    /// changed the webhook that was there, and so gave the same id, there is nothing to delete.
     pub fn complete(&mut self, attempt: Uuid, retire_at: i64) {
         let Some(record) = self.webhook_mut(attempt) else { return };
         let (event, id) = (record.event.clone(), record.id().map(str::to_owned));
         let Some(id) = id else { return };
-        record.state = WebhookState::Registered { id };
+        record.state = WebhookState::Registered { id: id.clone() };
+        let is_same =
+            |other: &WebhookRecord| other.attempt != attempt && other.event == event && other.id() == Some(id.as_str());
+        let secrets = self.webhooks.iter().filter(|other| is_same(other)).filter_map(|other| other.secret.clone());
+        for secret in secrets.collect::<Vec<_>>() {
+            self.retire(secret, None);
+        }
+        self.webhooks.retain(|other| !is_same(other));
         for other in &mut self.webhooks {
             if other.attempt != attempt
                 && other.event == event
@@ -153,6 +166,13 @@ impl Custody {
                 other.state = WebhookState::Retiring { id: id.clone() };
                 other.retire_at = retire_at;
             }
+        }
+    }
+
+    /// Notes that a webhook is in use until it is deleted, which has to be before another one is created.
+    pub fn make_room(&mut self, attempt: Uuid) {
+        if let Some(record) = self.webhook_mut(attempt) {
+            record.making_room = true;
         }
     }
 

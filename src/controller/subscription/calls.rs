@@ -45,7 +45,13 @@ pub fn callback_url(context: &Context, custody: &Custody) -> String {
 /// What came of a create call that gave no id.
 pub enum NotCreated {
     /// Nothing was sent, or the external system has refused it: there is no webhook.
-    Certainly(Failure),
+    Certainly {
+        /// Why.
+        failure: Failure,
+        /// Whether what is there already may be why: a second webhook with the same URL is refused with 409 by some, with
+        /// 422 by others, and as no success where every answer has the status 200.
+        conflict: bool,
+    },
     /// Whether there is a webhook is not known.
     Perhaps(Failure),
 }
@@ -192,20 +198,24 @@ impl<'a> Calls<'a> {
             Ok(response) => {
                 let response = response.expect("create_call always gives a call");
                 let captured = self.with_context(|c| self.desk.plugin.created(c, &response));
-                captured.map_err(|error| match error {
-                    CallError::Unsuccessful { .. } => NotCreated::Certainly(self.broken("create", &error)),
-                    _ => NotCreated::Perhaps(self.broken("create", &error)),
+                captured.map_err(|error| {
+                    let failure = self.broken("create", &error);
+                    match error {
+                        CallError::Unsuccessful { .. } => NotCreated::Certainly { failure, conflict: true },
+                        _ => NotCreated::Perhaps(failure),
+                    }
                 })
             }
             Err(outcome) => {
-                let certainly = match &outcome {
-                    CallOutcome::Unbuildable(_) => true,
-                    CallOutcome::Failed(failure) => {
-                        failure.nothing_was_sent() || matches!(failure.status(), Some(300..=499))
-                    }
+                let (certainly, conflict) = match &outcome {
+                    CallOutcome::Unbuildable(_) => (true, false),
+                    CallOutcome::Failed(failure) => (
+                        failure.nothing_was_sent() || matches!(failure.status(), Some(300..=499)),
+                        matches!(failure.status(), Some(409 | 422)),
+                    ),
                 };
                 let failure = self.explain("create", outcome);
-                Err(if certainly { NotCreated::Certainly(failure) } else { NotCreated::Perhaps(failure) })
+                Err(if certainly { NotCreated::Certainly { failure, conflict } } else { NotCreated::Perhaps(failure) })
             }
         }
     }

@@ -82,7 +82,8 @@ pub enum Step {
         /// Names the webhook.
         attempt: Uuid,
     },
-    /// Create another webhook that takes the place of this one.
+    /// Create another webhook that takes the place of this one; or, where the external system refuses a second one with the
+    /// same URL, delete this one, so that the next step creates the other.
     Replace {
         /// Names the webhook.
         attempt: Uuid,

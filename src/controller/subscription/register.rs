@@ -129,17 +129,40 @@ pub async fn create(
         Ok(captured) => settle(desk, &stored, &record, captured).await,
         Err(NotCreated::Perhaps(failure)) => Err(failure),
         // That the second of two attempts is refused says nothing of the first.
-        Err(NotCreated::Certainly(failure)) if unconfirmed.is_some_and(|first| first.attempt == record.attempt) => {
+        Err(NotCreated::Certainly { failure, .. })
+            if unconfirmed.is_some_and(|first| first.attempt == record.attempt) =>
+        {
             Err(failure)
         }
-        Err(NotCreated::Certainly(failure)) => {
+        Err(NotCreated::Certainly { failure, conflict }) => {
             let undo = |custody: &mut Custody| {
                 custody.forget(record.attempt, None);
                 custody.stop_awaiting_secret();
             };
-            desk.context.vault.record(&stored, undo).await?;
-            Err(failure)
+            let stored = desk.context.vault.record(&stored, undo).await?;
+            let beside = stored.custody.of_event(record.event.as_deref()).find(|other| other.is_registered());
+            Err(match beside.and_then(WebhookRecord::id).filter(|_| conflict) {
+                Some(id) => in_the_way(desk.plugin, failure, id),
+                None => failure,
+            })
         }
+    }
+}
+
+/// Says what may be done where the webhook that is to be replaced may be why another one is refused. It is not deleted on
+/// that suspicion: it delivers, and nobody knows whether the next create call would be taken.
+fn in_the_way(plugin: &Plugin, failure: Failure, id: &str) -> Failure {
+    let note = format!(
+        "webhook {id} stays until there is another one; if the external system refuses a second webhook with the same URL, \
+         TriggerPlugin \"{}\" has to say so by spec.webhook.create.exclusive: true, and then webhook {id} is deleted first",
+        plugin.name()
+    );
+    match failure {
+        Failure::Blocked(blocked) => {
+            let message = format!("{}; {note}", blocked.message);
+            Blocked { message, reason: reason::WEBHOOK_IN_THE_WAY, ..*blocked }.into()
+        }
+        other => other,
     }
 }
 

@@ -79,7 +79,7 @@ pub fn status(facts: &Facts) -> SubscriptionStatus {
     // What was asked for, or begun, and is not done.
     let open = outcome.troubles.iter().find(|trouble| {
         let asked_for = matches!(trouble.upkeep, Upkeep::Rotation | Upkeep::Removal);
-        asked_for || trouble.blocked.reason == reason::CREATE_UNCONFIRMED
+        asked_for || [reason::CREATE_UNCONFIRMED, reason::WEBHOOK_IN_THE_WAY].contains(&trouble.blocked.reason)
     });
     if let (None, Some(trouble)) = (blocked, open) {
         conditions.set(type_::RECONCILING, Is::True, trouble.blocked.reason, trouble.blocked.message.clone());

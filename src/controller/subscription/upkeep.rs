@@ -3,6 +3,7 @@
 
 use super::Blocked;
 use super::calls::{Calls, Changed};
+use super::delete::subject;
 use super::desk::Desk;
 use super::register::{create, end_of_life};
 use super::times::{MANUAL_GRACE, millis};
@@ -31,13 +32,55 @@ pub async fn retire(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Result<S
     desk.context.vault.record(stored, |custody| custody.forget(attempt, Some(until))).await
 }
 
-/// Creates a webhook that takes the place of another one, which goes on until the new one is complete.
+/// Creates a webhook that takes the place of another one, which goes on until the new one is complete. Where the external
+/// system refuses a second one with the same URL, the old one is deleted instead, and the next step creates the new one.
 ///
 /// # Errors
 /// [`Failure::Blocked`] with the external system's own words.
 pub async fn replace(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Result<Stored, Failure> {
     let Some(record) = stored.custody.webhook(attempt) else { return Ok(stored.clone()) };
+    if desk.plugin.create_is_exclusive() {
+        return make_room(desk, stored, record, None).await;
+    }
     create(desk, stored, WebhookRecord::creating(record.event.clone()), None).await
+}
+
+/// Deletes a webhook so that another one can be created. That this is begun is stored first: a pass that ends in between
+/// is followed by one that goes on. `repair` is what was found wrong with it.
+async fn make_room(
+    desk: &Desk<'_>,
+    stored: &Stored,
+    record: &WebhookRecord,
+    repair: Option<&str>,
+) -> Result<Stored, Failure> {
+    let attempt = record.attempt;
+    let begin = |custody: &mut Custody| {
+        custody.make_room(attempt);
+        if let Some(note) = repair {
+            custody.note_repair(note);
+        }
+    };
+    let begun = desk.context.vault.record(stored, begin).await?;
+    if !record.making_room {
+        let note = format!(
+            "webhook {} is deleted before another one takes its place, because {} refuses two with the same URL; events of \
+             the moment in between are missed",
+            id(record),
+            desk.plugin.name()
+        );
+        desk.context.warn_anew(&subject(&begun.custody), "WebhookInterrupted", note).await;
+    }
+    Calls::new(desk, &begun.custody, type_::WEBHOOK_REGISTERED).about(record).delete().await?;
+    let until = grace(desk);
+    let gone = |custody: &mut Custody| {
+        // A secret that came in a handshake is this webhook's, too.
+        if custody.secret_origin == SecretOrigin::External && !desk.plugin.per_event() {
+            let secret = std::mem::take(&mut custody.callback_secret);
+            custody.retire(secret, Some(until));
+        }
+        custody.forget(attempt, Some(until));
+    };
+    desk.context.vault.record(&begun, gone).await
 }
 
 /// Begins to replace the callback secret, as the annotation asks for.
@@ -124,7 +167,7 @@ pub async fn create_again(desk: &Desk<'_>, stored: &Stored, attempt: Uuid) -> Re
     let Some(record) = stored.custody.webhook(attempt) else { return Ok(stored.clone()) };
     let calls = Calls::new(desk, &stored.custody, type_::WEBHOOK_REGISTERED).about(record);
     let captured = calls.create().await.map_err(|not| match not {
-        NotCreated::Certainly(failure) | NotCreated::Perhaps(failure) => failure,
+        NotCreated::Certainly { failure, .. } | NotCreated::Perhaps(failure) => failure,
     })?;
     let change = |record: &mut WebhookRecord| {
         record.state = crate::controller::custody::WebhookState::Registered { id: captured.id.clone() };
@@ -218,6 +261,9 @@ async fn mend(desk: &Desk<'_>, stored: &Stored, record: &WebhookRecord) -> Resul
             desk.context.vault.record(stored, |custody| custody.note_repair(&note)).await
         }
         Changed::Gone => gone(desk, stored, record).await,
+        Changed::NoSuchCall if desk.plugin.create_is_exclusive() => {
+            make_room(desk, stored, record, Some(&format!("{changed}; it was replaced"))).await
+        }
         Changed::NoSuchCall => {
             let stored = replace(desk, stored, record.attempt).await?;
             let note = format!("{changed}; it was replaced");

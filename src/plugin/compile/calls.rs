@@ -213,8 +213,14 @@ impl Compiler<'_> {
         let id = response_scope().record("callback", ["name", "attempt"]);
         let id = if about.event { id.any("event") } else { id };
         let secret = self.optional(&format!("{field}.secret"), capture.secret.as_ref(), &response);
+        if create.exclusive && create.idempotent {
+            let problem = "contradicts `idempotent: true`: a call that changes the webhook that is there makes no second one \
+                           that could be refused; leave one of the two out";
+            self.mistake("spec.webhook.create.exclusive", problem);
+        }
         Some(Create {
             idempotent: create.idempotent,
+            exclusive: create.exclusive,
             id: self.expression(&format!("{field}.id"), &capture.id, &id),
             secret: secret.map(Expression::confidential),
             expires_at: self.optional(&format!("{field}.expiresAt"), capture.expires_at.as_ref(), &response),

@@ -291,6 +291,8 @@ fn mistakes_in_the_life_of_a_webhook_name_their_field() {
         let (pointer, field) = (format!("/webhook/{pointer}"), format!("spec.webhook.{field}"));
         expect(&with_all([(pointer.as_str(), value)]), &field, problem);
     }
+    let both = [("/webhook/create/idempotent", json!(true)), ("/webhook/create/exclusive", json!(true))];
+    expect(&with_all(both), "spec.webhook.create.exclusive", "contradicts `idempotent: true`");
     let mut spec = spec();
     spec["webhook"].as_object_mut().unwrap().remove("create");
     spec["webhook"]["renewal"] = json!({"by": "replace", "life": "1h"});

@@ -28,6 +28,7 @@ const provider = new Provider(issuer, {
   features: {
     devInteractions: { enabled: true },
     revocation: { enabled: true },
+    introspection: { enabled: true },
     clientCredentials: { enabled: true },
   },
   pkce: { required: () => true },

@@ -69,10 +69,21 @@ impl Oidc {
 
     /// A token request as this client, past Bellhop.
     pub async fn token(&self, client: Client<'_>, form: &[(&str, &str)]) -> Result<(u16, Value)> {
+        self.ask("token", client, form).await
+    }
+
+    /// Whether the server takes this token, be it an access or a refresh token (RFC 7662).
+    pub async fn is_active(&self, client: Client<'_>, token: &str) -> Result<bool> {
+        let (status, answer) = self.ask("token/introspection", client, &[("token", token)]).await?;
+        ensure!(status == 200, "introspection: {status} {answer}");
+        answer["active"].as_bool().with_context(|| format!("introspection: {answer}"))
+    }
+
+    async fn ask(&self, path: &str, client: Client<'_>, form: &[(&str, &str)]) -> Result<(u16, Value)> {
         let mut encoder: reqwest::Url = self.url.parse()?;
         encoder.query_pairs_mut().extend_pairs(form);
         let response = crate::http::client()
-            .post(format!("{}/token", self.url))
+            .post(format!("{}/{path}", self.url))
             .basic_auth(client.id, Some(client.secret))
             .header("content-type", "application/x-www-form-urlencoded")
             .body(encoder.query().unwrap_or_default().to_owned())

@@ -1,6 +1,7 @@
 //! Authorization by OAuth at the real Gitea, through its login and consent pages.
 
 mod late;
+mod rotation;
 mod strict;
 mod support;
 

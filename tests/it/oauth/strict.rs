@@ -6,6 +6,8 @@ use crate::support::{PATIENCE, Workspace, shared};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::browser::{Browser, Page};
 use bellhop_harness::oidc::{Client, Oidc};
+use bellhop_harness::proxy::{Action, Proxy};
+use bellhop_harness::server::Reply;
 use bellhop_harness::{eventually, world};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -19,6 +21,17 @@ async fn connectable(
     oauth: &OAuth<'_>,
     workspace: &Workspace<'_>,
     oidc: &Oidc,
+    plugin: &str,
+    grant: &str,
+) -> Result<()> {
+    connectable_at(oauth, workspace, oidc.url(), plugin, grant).await
+}
+
+/// The same, with a URL that leads to the server.
+async fn connectable_at(
+    oauth: &OAuth<'_>,
+    workspace: &Workspace<'_>,
+    url: &str,
     plugin: &str,
     grant: &str,
 ) -> Result<()> {
@@ -50,7 +63,7 @@ async fn connectable(
     apply_plugin(workspace, plugin, &spec).await?;
     oauth.put_workspace_client("strict-client", plugin, CLIENT.id, CLIENT.secret).await?;
     let mut object = oauth.subscription("acme-web", plugin, json!({}));
-    object["spec"]["parameters"] = json!({"baseURL": oidc.url()});
+    object["spec"]["parameters"] = json!({"baseURL": url});
     workspace.create_subscription(object).await?;
     Ok(())
 }
@@ -88,13 +101,72 @@ async fn refusals_and_replays_at_a_strict_server() -> Result<()> {
     let again = browser.open(answer.url.as_str()).await?;
     ensure!(again.status == 400 && again.text().contains("used already"), "{}", again.text());
     ensure!(oidc.requests("authorization_code").await? == 1 && oidc.requests("refused").await? == 0);
-    // Deleting gives the grant back: the refresh token is worth nothing afterwards.
-    let grant = custody(&workspace, "acme-web").await?["authorization"]["grant"].clone();
+    workspace.collect(bellhop).await
+}
+
+/// Logs in and consents; the Subscription becomes ready. Gives its access token and its refresh token.
+async fn consented(oidc: &Oidc, workspace: &Workspace<'_>) -> Result<[String; 2]> {
+    let mut browser = Browser::new();
+    let login = to_login(&mut browser, &link(workspace, "acme-web").await?).await?;
+    let consent = oidc.log_in(&mut browser, login, "somebody").await?;
+    let done = oidc.consent(&mut browser, &consent).await?;
+    ensure!(done.status == 200 && done.text().contains("You can close this page"), "{}", done.text());
+    workspace.subscription_is("acme-web", "Ready", "True", "").await?;
+    let grant = custody(workspace, "acme-web").await?["authorization"]["grant"].clone();
+    let token = |name: &str| grant[name].as_str().map(str::to_owned).with_context(|| format!("a grant has {name}"));
+    Ok([token("accessToken")?, token("refreshToken")?])
+}
+
+#[tokio::test]
+async fn deleting_gives_the_grant_back() -> Result<()> {
+    let (bellhop, workspace) = (shared().await, Workspace::shared("oidc-revoked").await?);
+    let oauth = OAuth::new(&workspace, bellhop);
+    let oidc = Oidc::start(world::dir(), "oidc-revoked", &oauth.redirect_url(), LONG, &[CLIENT]).await?;
+    connectable(&oauth, &workspace, &oidc, "strict-revoked", "authorizationCode").await?;
+    let tokens = consented(&oidc, &workspace).await?;
+    for token in &tokens {
+        ensure!(oidc.is_active(CLIENT, token).await?, "it is taken while the Subscription is there");
+    }
     workspace.delete_subscription("acme-web").await?;
     workspace.is_gone("acme-web").await?;
-    let token = grant["refreshToken"].as_str().context("a refresh token")?;
-    let (status, answer) = oidc.token(CLIENT, &[("grant_type", "refresh_token"), ("refresh_token", token)]).await?;
+    for token in &tokens {
+        ensure!(!oidc.is_active(CLIENT, token).await?, "it is taken although the grant was given back");
+    }
+    let form = [("grant_type", "refresh_token"), ("refresh_token", tokens[1].as_str())];
+    let (status, answer) = oidc.token(CLIENT, &form).await?;
     ensure!(status == 400 && answer["error"] == "invalid_grant", "{status} {answer}");
+    workspace.collect(bellhop).await
+}
+
+/// The server fails at the revocation alone: the webhook goes, the Subscription goes, and an Event says what is left.
+#[tokio::test]
+async fn a_grant_that_cannot_be_given_back_holds_nothing_up_and_is_told() -> Result<()> {
+    let (bellhop, workspace) = (shared().await, Workspace::shared("oidc-unrevoked").await?);
+    let oauth = OAuth::new(&workspace, bellhop);
+    let oidc = Oidc::start(world::dir(), "oidc-unrevoked", &oauth.redirect_url(), LONG, &[CLIENT]).await?;
+    let proxy = Proxy::start(oidc.url())?;
+    connectable_at(&oauth, &workspace, &proxy.url(), "strict-unrevoked", "authorizationCode").await?;
+    let tokens = consented(&oidc, &workspace).await?;
+    proxy.on_call(|call| match call.path.as_str() {
+        "/token/revocation" => Action::Respond(Reply::status(500).body("out of order")),
+        _ => Action::Pass,
+    });
+    workspace.delete_subscription("acme-web").await?;
+    workspace.is_gone("acme-web").await?;
+    let asked = proxy.count("POST", |path| path == "/token/revocation");
+    ensure!(asked == 1, "it is tried once: {asked}");
+    ensure!(proxy.count("DELETE", |path| path.starts_with("/api/hooks/")) == 1, "{:?}", proxy.counts());
+    eventually(PATIENCE, "an Event says that the grant may be left", async || {
+        let events = workspace.control_plane.kubectl(["-n", &workspace.namespace, "get", "events"]).await?;
+        let told =
+            |line: &str| line.contains("AuthorizationNotRevoked") && line.contains("may stay") && line.contains("500");
+        ensure!(events.lines().any(told), "{events}");
+        Ok(())
+    })
+    .await?;
+    for token in &tokens {
+        ensure!(oidc.is_active(CLIENT, token).await?, "nothing else has ended it");
+    }
     workspace.collect(bellhop).await
 }
 

@@ -16,10 +16,10 @@ const WATCHED: Duration = Duration::from_secs(20);
 /// For a while, every live webhook gets a delivery each 100 ms. At no moment there is none; each delivery starts the
 /// workflow; renewals are made when they are due and not more often; at the end there is one webhook.
 async fn renewed_without_a_gap<V: Vendor>(
-    stage: Stage<V>,
+    stage: Stage<'_, V>,
     event: &str,
     sent: &str,
-    renewals: impl Fn(&Stage<V>) -> usize,
+    renewals: impl Fn(&Stage<'_, V>) -> usize,
 ) -> Result<()> {
     stage.subscribe(&[event]).await?;
     stage.ready().await?;

@@ -4,12 +4,14 @@
 
 mod compiles;
 mod encodings;
+mod exclusive;
 mod expiry;
 mod handshakes;
 mod manual;
 mod paging;
 mod per_event;
 mod rehearsal;
+mod rotation;
 mod stage;
 mod steps;
 mod upserts;

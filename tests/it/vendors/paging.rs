@@ -8,7 +8,7 @@ use serde_json::json;
 /// The vendor has three pages of webhooks, of which the last one of the last page is the Subscription's, from an earlier
 /// life: with an old secret and not all of the events. It is adopted and not doubled.
 async fn adopted<V: Vendor>(
-    stage: Stage<V>,
+    stage: Stage<'_, V>,
     right: &[(&str, &str)],
     id: &str,
     events: &[&str],

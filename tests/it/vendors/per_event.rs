@@ -7,7 +7,7 @@ use bellhop_harness::vendor::{Vendor, mailgun, shopify};
 use serde_json::json;
 
 /// Two events make two webhooks; the status names both; each event runs what it should; nothing is left.
-async fn two_webhooks<V: Vendor>(stage: Stage<V>, events: [&str; 2], sent: [&str; 2]) -> Result<()> {
+async fn two_webhooks<V: Vendor>(stage: Stage<'_, V>, events: [&str; 2], sent: [&str; 2]) -> Result<()> {
     stage.subscribe(&events).await?;
     let status = stage.ready().await?.status.unwrap_or_default();
     let url = stage.callback_url().await?;

@@ -260,6 +260,8 @@ rehearsals! {
         [("token", vendor::microsoft_graph::TOKEN)], {"resource": "me/messages"}, ["created"], "created", 0, 1;
     airtable: vendor::airtable::Airtable { life: LIFE }, "airtable", [("token", vendor::airtable::TOKEN)],
         {"base": "appAcme"}, ["tableData"], "tableData", 2, 1;
+    webflow: vendor::webflow::Webflow, "webflow", [("token", vendor::webflow::TOKEN)],
+        {"site": "acme"}, ["form_submission"], "form_submission", 2, 1;
     gmail: vendor::gmail::Gmail { life: LIFE }, "gmail", [("token", vendor::gmail::TOKEN)],
         {}, ["mailboxChanged"], "mailboxChanged", 0, 0;
     google_calendar: vendor::google_calendar::GoogleCalendar { life: LIFE }, "google-calendar",

@@ -1,16 +1,21 @@
 //! What the stories share: a vendor's stand-in, its plugin, and a workspace.
 
-use crate::support::{self, PATIENCE, Workspace, note_secret};
+use crate::support::{self, Own, PATIENCE, Workspace, note_secret};
 use anyhow::{Context, Result, ensure};
-use bellhop::api::Subscription;
-use bellhop_harness::eventually;
+use bellhop::api::{Subscription, TriggerPlugin};
+use bellhop_harness::bellhop::Bellhop;
+use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::runner::Recorded;
 use bellhop_harness::vendor::{Standin, Vendor, Webhook};
+use bellhop_harness::{eventually, world};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// The name of the Subscription of each story.
 pub const SUBSCRIPTION: &str = "acme";
@@ -19,25 +24,67 @@ pub const TRIGGER: &str = "run";
 
 const CREDENTIALS: &str = "credentials";
 
-pub struct Stage<V> {
+pub struct Stage<'a, V> {
     pub vendor: Standin<V>,
-    pub workspace: Workspace<'static>,
+    pub workspace: Workspace<'a>,
     plugin: String,
     parameters: Value,
     /// What the Subscription names as `baseURL`; a test may put something in between.
     pub base_url: String,
 }
 
-impl<V: Vendor> Stage<V> {
+/// A Bellhop that looks at external systems every few seconds and accepts old secrets for a short time, on a control plane
+/// of its own. No test stops it.
+pub async fn brisk() -> &'static Own {
+    static OWN: OnceCell<Own> = OnceCell::const_new();
+    let start = || Own::start("brisk", &["--drift-interval", "4s", "--rotation-grace", "5s"]);
+    match OWN.get_or_try_init(start).await {
+        Ok(own) => own,
+        Err(error) => panic!("the brisk Bellhop does not start: {error:#}"),
+    }
+}
+
+impl<V: Vendor> Stage<'static, V> {
     /// Starts the vendor, and installs the plugin `vendor-NAME` of the file `NAME.yaml`. `parameters` are the
     /// Subscription's, besides `baseURL`.
-    pub async fn new(name: &str, vendor: V, parameters: Value) -> Result<Stage<V>> {
+    pub async fn new(name: &str, vendor: V, parameters: Value) -> Result<Stage<'static, V>> {
         let workspace = Workspace::shared(&format!("vendor-{name}")).await?;
+        Stage::of(workspace, name, vendor, parameters).await
+    }
+
+    /// The same at [`brisk`].
+    pub async fn brisk(name: &str, vendor: V, parameters: Value) -> Result<Stage<'static, V>> {
+        Stage::on(&brisk().await.control_plane, name, vendor, parameters).await
+    }
+}
+
+impl<'a, V: Vendor> Stage<'a, V> {
+    /// The same on any control plane with a Bellhop.
+    pub async fn on(control_plane: &'a ControlPlane, name: &str, vendor: V, parameters: Value) -> Result<Stage<'a, V>> {
+        let gitea = &world::shared().await.gitea;
+        Stage::of(Workspace::new(control_plane, gitea, &format!("vendor-{name}")).await?, name, vendor, parameters)
+            .await
+    }
+
+    async fn of(workspace: Workspace<'a>, name: &str, vendor: V, parameters: Value) -> Result<Stage<'a, V>> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/vendors/{name}.yaml"));
         workspace.control_plane.apply_file(&file).await?;
         let vendor = Standin::start(vendor)?;
         let base_url = vendor.url();
         Ok(Stage { vendor, workspace, plugin: format!("vendor-{name}"), parameters, base_url })
+    }
+
+    /// Changes the plugin, or a copy of it with another name, which is the Subscription's from then on.
+    pub async fn change_plugin(&mut self, name: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let api = Api::<TriggerPlugin>::all(self.workspace.client.clone());
+        let mut spec = serde_json::to_value(api.get(&self.plugin).await?.spec)?;
+        change(&mut spec);
+        let object = json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "TriggerPlugin", "metadata": {"name": name}, "spec": spec,
+        });
+        api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await?;
+        name.clone_into(&mut self.plugin);
+        Ok(())
     }
 
     /// Stores credentials, labelled for the plugin.
@@ -129,13 +176,37 @@ impl<V: Vendor> Stage<V> {
 
     /// The Subscription is deleted: the vendor has no webhook of it any more, and everybody else's.
     pub async fn ends_with_nothing(self) -> Result<()> {
+        self.ends_with_nothing_at(support::shared().await).await
+    }
+
+    /// The same where another Bellhop than the shared one has worked.
+    pub async fn ends_with_nothing_at(self, bellhop: &Bellhop) -> Result<()> {
         let foreign = self.foreign();
         self.workspace.delete_subscription(SUBSCRIPTION).await?;
         self.workspace.is_gone(SUBSCRIPTION).await?;
         let left = self.vendor.desk().webhooks();
         ensure!(left.is_empty(), "{left:?} is left after {:#?}", self.vendor.desk().calls());
         ensure!(self.foreign() == foreign, "somebody else's webhooks were touched");
-        self.workspace.collect(support::shared().await).await
+        self.workspace.collect(bellhop).await
+    }
+
+    /// Asks for another callback secret, by a value of the annotation that was not there before.
+    pub async fn ask_for_rotation(&self, value: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {"bellhop.dev/rotate-requested-at": value}}});
+        let api = self.workspace.api::<Subscription>();
+        api.patch(SUBSCRIPTION, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Waits until an Event of the workspace has this reason and these words.
+    pub async fn event_says(&self, reason: &str, words: &str) -> Result<()> {
+        eventually(PATIENCE, &format!("an Event {reason}"), async || {
+            let events =
+                self.workspace.control_plane.kubectl(["-n", &self.workspace.namespace, "get", "events"]).await?;
+            ensure!(events.lines().any(|line| line.contains(reason) && line.contains(words)), "{events}");
+            Ok(())
+        })
+        .await
     }
 
     /// The whole story of one webhook that nothing happens to: what there is at the end of each step is what should be.
@@ -153,12 +224,12 @@ impl<V: Vendor> Stage<V> {
 }
 
 /// Waits until a condition of the story's Subscription has this status and reason, and gives its message.
-pub async fn condition<V: Vendor>(stage: &Stage<V>, type_: &str, status: &str, reason: &str) -> Result<String> {
+pub async fn condition<V: Vendor>(stage: &Stage<'_, V>, type_: &str, status: &str, reason: &str) -> Result<String> {
     stage.workspace.subscription_is(SUBSCRIPTION, type_, status, reason).await
 }
 
 /// Waits until the vendor has this many webhooks.
-pub async fn webhooks_become<V: Vendor>(stage: &Stage<V>, count: usize) -> Result<()> {
+pub async fn webhooks_become<V: Vendor>(stage: &Stage<'_, V>, count: usize) -> Result<()> {
     eventually(PATIENCE, &format!("{count} webhooks"), async || {
         let webhooks = stage.vendor.desk().webhooks();
         ensure!(webhooks.len() == count, "{webhooks:?} after {:#?}", stage.vendor.desk().calls());

@@ -67,13 +67,17 @@ pub fn automatic(view: &View, plugin: &Plugin, custody: &Custody) -> Step {
     if let Some(step) = register(view, plugin, custody, &wanted) {
         return step;
     }
+    if let Some(step) = make_room(view, custody) {
+        return step;
+    }
     if let Some(step) = rotate(view, plugin, custody) {
         return step;
     }
     if let Some(step) = renew(view, plugin, custody) {
         return step;
     }
-    if custody.repaired.is_some() {
+    // What has still to make room is not mended yet.
+    if custody.repaired.is_some() && !custody.webhooks.iter().any(|record| record.making_room) {
         return Step::TellRepair;
     }
     let looks = looks(view, plugin, custody);
@@ -195,6 +199,14 @@ fn register(view: &View, plugin: &Plugin, custody: &Custody, wanted: &[Option<St
              to the callback URL; until then no event can be believed",
         ))
     })
+}
+
+/// A webhook whose deletion was begun, so that another one can be created.
+fn make_room(view: &View, custody: &Custody) -> Option<Step> {
+    let begun =
+        |record: &&WebhookRecord| record.is_registered() && record.making_room && !view.failed.contains(&record.event);
+    let attempt = custody.webhooks.iter().find(begun)?.attempt;
+    Some(Step::Replace { attempt, upkeep: Upkeep::Removal })
 }
 
 /// The callback secret that the annotation asks for.

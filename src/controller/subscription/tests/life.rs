@@ -171,6 +171,54 @@ fn a_rotation_has_its_phases_and_both_secrets_are_accepted_in_all_of_them() {
 }
 
 #[test]
+fn what_makes_room_is_deleted_before_anything_else_is_done_and_told_after_the_next_is_there() {
+    let attempt = Uuid::from_u128(1);
+    let mut case = living(json!({"create": {"exclusive": true}}), None);
+    // A rotation asks for it as everywhere; what is done is for the plugin to say.
+    case.custody().replace_secret("new".into(), None);
+    assert_eq!(case.step(), Step::Replace { attempt, upkeep: Upkeep::Rotation });
+    // A controller that was killed after it has begun goes on, whatever it was for.
+    let mut case = living(json!({"create": {"exclusive": true}}), None);
+    case.custody().make_room(attempt);
+    case.custody().note_repair("webhook 1 was disabled; it was replaced");
+    case.route_live = false;
+    assert_eq!(case.step(), Step::Publish, "the secrets are published before");
+    case.route_live = true;
+    let replace = Step::Replace { attempt, upkeep: Upkeep::Removal };
+    assert_eq!(case.step(), replace);
+    case.annotate("now");
+    assert_eq!(case.step(), replace, "a rotation waits");
+    // The deletion fails: the webhook is there and delivers, and nothing is told as done.
+    case.failed.insert(None);
+    case.custody().rotated = Some("now".into());
+    assert_eq!(finished(&case), None);
+    case.failed.clear();
+    case.custody().forget(attempt, None);
+    assert_eq!(case.step(), Step::Register { event: None });
+    case.custody().webhooks = vec![record(2, None, WebhookState::Creating)];
+    assert_eq!(case.step(), Step::Register { event: None });
+    case.custody().webhooks = vec![registered(2, None)];
+    assert_eq!(case.step(), Step::TellRepair);
+}
+
+#[test]
+fn one_of_several_that_makes_room_leaves_the_others_alone() {
+    let mut case = Case::authorized(json!({"perEvent": true, "create": {"exclusive": true}}));
+    case.custody().webhooks = vec![registered(1, Some("push")), registered(2, Some("issues"))];
+    case.custody().replace_secret("new".into(), None);
+    assert_eq!(case.step(), Step::Replace { attempt: Uuid::from_u128(1), upkeep: Upkeep::Rotation });
+    case.custody().forget(Uuid::from_u128(1), None);
+    assert_eq!(
+        case.step(),
+        Step::Register { event: Some("push".into()) },
+        "the gap of one ends before the next begins"
+    );
+    case.custody().webhooks.push(WebhookRecord { secret_version: 1, ..registered(3, Some("push")) });
+    assert_eq!(case.step(), Step::Replace { attempt: Uuid::from_u128(2), upkeep: Upkeep::Rotation });
+    assert_eq!(case.custody().secrets(), ["new", "secret"], "both are accepted all the while");
+}
+
+#[test]
 fn a_rotation_of_several_webhooks_goes_on_where_it_stopped() {
     let mut case = Case::authorized(json!({"perEvent": true, "update": get("update")}));
     case.custody().webhooks = vec![registered(1, Some("push")), registered(2, Some("issues"))];

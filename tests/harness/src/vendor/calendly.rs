@@ -1,4 +1,5 @@
-//! Calendly: a call before the first create reads the organization, and a webhook's id is the end of a URI.
+//! Calendly: a call before the first create reads the organization, a webhook's id is the end of a URI, and a second webhook
+//! with the same URL is refused while none can be changed.
 //!
 //! Facts: developer.calendly.com/api-docs, "Get current user" (resource.current_organization), "Create Webhook
 //! Subscription" (url, events, organization, scope, signing_key; resource.uri), "List Webhook Subscriptions"

@@ -32,6 +32,7 @@ pub mod slack;
 pub mod stripe;
 pub mod telegram;
 pub mod typeform;
+pub mod webflow;
 pub mod zendesk;
 
 pub use asked::Asked;
