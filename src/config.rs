@@ -182,6 +182,15 @@ pub struct Ingress {
     /// How long the record of a finished event is kept; a redelivery within this time is recognised
     #[arg(long, env = "BELLHOP_RETENTION", default_value = "168h", value_parser = duration)]
     pub retention: Duration,
+
+    /// Most finished requests that are kept of one Subscription; the oldest make room, and redeliveries of them are no
+    /// longer recognised
+    #[arg(long, env = "BELLHOP_LOG_REQUESTS_PER_SUBSCRIPTION", default_value_t = 50_000)]
+    pub log_requests_per_subscription: usize,
+
+    /// Most bytes of finished requests that are kept of one Subscription
+    #[arg(long, env = "BELLHOP_LOG_BYTES_PER_SUBSCRIPTION", default_value_t = 256 * 1024 * 1024)]
+    pub log_bytes_per_subscription: u64,
 }
 
 /// Options of `bellhop run`: controller and ingress in one process.

@@ -223,6 +223,8 @@ impl Ingress {
             max_bytes_per_subscription: options.spool_bytes_per_subscription,
             max_age: options.max_event_age,
             retention: options.retention,
+            max_finished_per_subscription: options.log_requests_per_subscription,
+            max_finished_bytes_per_subscription: options.log_bytes_per_subscription,
         };
         let spool = Spool::open(&options.data_dir.join("spool"), limits).context("the spool")?;
         let health = Health::default();
