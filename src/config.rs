@@ -237,6 +237,10 @@ pub struct IngressOptions {
     /// it, there are no pages of an authorization, no captured secrets and no status.lastRequestTime
     #[arg(long, env = "BELLHOP_CONTROLLER_URL", value_parser = controller_url)]
     pub controller_url: Option<url::Url>,
+
+    /// Address of the log listener (TLS), at which the controller asks for requests
+    #[arg(long, env = "BELLHOP_LOG_ADDRESS", default_value = "127.0.0.1:9444")]
+    pub log_address: SocketAddr,
 }
 
 /// How log lines are written.

@@ -84,6 +84,11 @@ impl Route {
         self.plugin.secret_headers.iter().any(|secret| secret == name)
     }
 
+    /// Names, in lower case, of the headers that carry a callback secret.
+    pub fn secret_headers(&self) -> &[String] {
+        &self.plugin.secret_headers
+    }
+
     /// Name of the TriggerPlugin.
     pub fn plugin_name(&self) -> &Arc<str> {
         &self.plugin_name
