@@ -37,7 +37,7 @@ lint: ## Format and clippy, with warnings as errors
 	$(CARGO) clippy --all-targets -- -D warnings
 
 .PHONY: bench
-bench: ## Measure the ingress against a bare handler; writes target/bench.json
+bench: ## Measure the ingress, and the controller with 10,000 Subscriptions; writes target/bench.json
 	$(CARGO) bench --bench ingress
 
 .PHONY: crds

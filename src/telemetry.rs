@@ -22,8 +22,10 @@
 //! | `bellhop_delivery_attempt_seconds` | histogram | | duration of one attempt |
 //! | `bellhop_delivery_delay_seconds` | histogram | | from the acceptance of a request to its delivery |
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
-//! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `status` is `2xx` to `5xx` or `none` |
+//! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `call` is a field of `webhook`, such as `create`, or what is asked of OAuth: `oauth2.code`, `oauth2.refresh`, `oauth2.clientCredentials`, `oauth2.revoke`; `status` is `2xx` to `5xx`, `other`, or `none` without an answer |
+//! | `bellhop_admissions_total` | counter | `kind`, `outcome` | objects that the API server asked about, by [`Admitted`] |
 //! | `bellhop_subscriptions` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Ready`; `Ready` itself if it is true; only of the controller that holds the Lease |
+//! | `bellhop_subscriptions_expiring` | gauge | `plugin`, `reason` | Subscriptions by the reason of their condition `Expiring`, if it is true: something ends soon and could not be renewed; only of the controller that holds the Lease |
 //! | `bellhop_webhook_expiry_timestamp_seconds` | gauge | `plugin` | when the first of the webhooks of a plugin ends, in seconds since the Unix epoch; absent where none ends; only of the controller that holds the Lease |
 //! | `bellhop_orphaned_webhooks` | gauge | | webhooks that were given up and may stay in an external system; only of the controller that holds the Lease |
 //! | `bellhop_leader` | gauge | | 1 in the controller that holds the Lease |
@@ -179,6 +181,36 @@ struct ReconcileLabels {
     outcome: &'static str,
 }
 
+/// What was said of an object at admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Admitted {
+    /// It was let in, and nothing was said.
+    Allowed,
+    /// It was let in with a warning.
+    Warned,
+    /// It was not let in.
+    Refused,
+    /// It was let in because it could not be judged, or not in time.
+    Unjudged,
+}
+
+impl EncodeLabelValue for Admitted {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Admitted::Allowed => "allowed",
+            Admitted::Warned => "warned",
+            Admitted::Refused => "refused",
+            Admitted::Unjudged => "unjudged",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdmissionLabels {
+    kind: &'static str,
+    outcome: Admitted,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
     plugin: String,
@@ -228,8 +260,10 @@ struct Inner {
     delivery_delay: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
     external_calls: Family<CallLabels, Counter>,
+    admissions: Family<AdmissionLabels, Counter>,
     spool_limit_bytes: Gauge,
     subscriptions: Family<SubscriptionLabels, Gauge>,
+    subscriptions_expiring: Family<SubscriptionLabels, Gauge>,
     webhook_expiry: Family<PluginLabels, Gauge>,
     orphaned_webhooks: Gauge,
     leader: Gauge,
@@ -263,8 +297,15 @@ impl Metrics {
             delivery_delay: add_seconds(r, "delivery_delay", "From acceptance to delivery", &SLOW),
             reconciles: add(r, "reconciles", "Reconciliations", Family::default()),
             external_calls: add(r, "external_calls", "Calls to external systems", Family::default()),
+            admissions: add(r, "admissions", "Objects that the API server asked about", Family::default()),
             spool_limit_bytes: add(r, "spool_limit_bytes", "Room for them, in bytes", Gauge::default()),
             subscriptions: add(r, "subscriptions", "Subscriptions by the reason of Ready", Family::default()),
+            subscriptions_expiring: add(
+                r,
+                "subscriptions_expiring",
+                "Subscriptions that are not renewed",
+                Family::default(),
+            ),
             webhook_expiry: add_with_unit(r, "webhook_expiry_timestamp", "When the first webhook ends", Unit::Seconds),
             orphaned_webhooks: add(r, "orphaned_webhooks", "Webhooks that were given up", Gauge::default()),
             leader: add(r, "leader", "Whether this controller holds the Lease", Gauge::default()),
@@ -332,8 +373,8 @@ impl Metrics {
         self.0.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
     }
 
-    /// Counts a call to an external system. `call` is the field of `webhook` that it carries out, such as `create`;
-    /// without a status there was no answer.
+    /// Counts a call to an external system. `call` is the field of `webhook` that it carries out, such as `create`, or what
+    /// is asked of OAuth, such as `oauth2.refresh`; without a status there was no answer.
     pub fn external_call(&self, plugin: &str, call: &'static str, status: Option<u16>) {
         let status = match status.map(|status| status / 100) {
             Some(2) => "2xx",
@@ -346,11 +387,24 @@ impl Metrics {
         self.0.external_calls.get_or_create(&CallLabels { plugin: plugin.to_owned(), call, status }).inc();
     }
 
+    /// Counts an answer at admission about an object of this kind.
+    pub fn admission(&self, kind: &'static str, outcome: Admitted) {
+        self.0.admissions.get_or_create(&AdmissionLabels { kind, outcome }).inc();
+    }
+
     /// Sets the number of Subscriptions by plugin and reason of their condition `Ready`.
     pub fn subscriptions(&self, counts: BTreeMap<(String, String), usize>) {
         self.0.subscriptions.clear();
         for ((plugin, reason), count) in counts {
             self.0.subscriptions.get_or_create(&SubscriptionLabels { plugin, reason }).set(integer(count));
+        }
+    }
+
+    /// Sets the number of Subscriptions that are not renewed in time, by plugin and reason of their condition `Expiring`.
+    pub fn subscriptions_expiring(&self, counts: BTreeMap<(String, String), usize>) {
+        self.0.subscriptions_expiring.clear();
+        for ((plugin, reason), count) in counts {
+            self.0.subscriptions_expiring.get_or_create(&SubscriptionLabels { plugin, reason }).set(integer(count));
         }
     }
 
@@ -447,7 +501,9 @@ mod tests {
         metrics.reconciled("Subscription", "ok");
         metrics.external_call("gitea", "create", Some(201));
         metrics.watch_failed("Secret");
+        metrics.admission("Subscription", Admitted::Refused);
         metrics.subscriptions(BTreeMap::from([(("gitea".to_owned(), "Ready".to_owned()), 1)]));
+        metrics.subscriptions_expiring(BTreeMap::from([(("gitea".to_owned(), "RenewalFailed".to_owned()), 1)]));
         metrics.webhook_expiry(BTreeMap::from([("gitea".to_owned(), 1)]));
         let text = metrics.to_text();
         assert!(text.contains(r#"bellhop_requests_total{plugin="gitea",answer="accepted"} 1"#), "{text}");

@@ -36,6 +36,15 @@ impl Scope {
         self.0.is_empty() || self.0.iter().any(|name| name == namespace)
     }
 
+    /// These namespaces and one more, which is not followed twice if it is among them.
+    #[must_use]
+    pub fn with(&self, namespace: &str) -> Self {
+        if self.contains(namespace) {
+            return self.clone();
+        }
+        Self::new(&[self.0.as_slice(), &[namespace.to_owned()]].concat())
+    }
+
     /// Access to the objects of a kind: one for each namespace, or one for all.
     pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
     where
@@ -229,6 +238,14 @@ mod tests {
         assert!(grown[0] < Duration::from_secs(2) && grown[11] == LONGEST_PAUSE, "{grown:?}");
         pauses.reset();
         assert!(pauses.next().unwrap() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_namespace_is_added_once() {
+        let scope = |names: &[&str]| Scope(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(scope(&["b"]).with("a"), scope(&["a", "b"]));
+        assert_eq!(scope(&["a", "b"]).with("a"), scope(&["a", "b"]));
+        assert_eq!(scope(&[]).with("a"), scope(&[]), "all namespaces stay all");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use uuid::Uuid;
 
-type Noted = Arc<Mutex<HashMap<Uuid, Instant>>>;
+type Noted = Arc<Mutex<HashMap<Uuid, Vec<Instant>>>>;
 
 /// A runner on a thread of its own, which ends with the process.
 pub struct Runner {
@@ -31,7 +31,7 @@ impl Runner {
             let id = headers.get("ce-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
             if let Some(id) = id {
                 let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
-                notes.entry(id).or_insert_with(Instant::now);
+                notes.entry(id).or_default().push(Instant::now());
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -46,13 +46,13 @@ impl Runner {
         Ok(Self { url: format!("http://127.0.0.1:{port}/runs"), noted })
     }
 
-    /// What arrived since the last call: each event's id, and when it first came.
-    pub fn take(&self) -> HashMap<Uuid, Instant> {
+    /// What arrived since the last call: each event's id, and when it came for each of its triggers.
+    pub fn take(&self) -> HashMap<Uuid, Vec<Instant>> {
         std::mem::take(&mut *self.noted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many events arrived since the last [`take`](Self::take).
+    /// How many deliveries arrived since the last [`take`](Self::take).
     pub fn count(&self) -> usize {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
     }
 }

@@ -8,14 +8,18 @@
 //!
 //! They take turns, each time freshly started, in orders in which each follows each of the others equally often; in
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
-//! from an accepted request to its arrival at the runner, and the memory of an idle `bellhop run` on a real control
-//! plane. What was measured goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
-//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner` or `memory`.
+//! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, the memory of an idle
+//! `bellhop run` on a real control plane, and what the controller needs for 10,000 Subscriptions there. What was measured
+//! goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
+//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries`, `memory` or
+//! `controller`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
 
 mod arrivals;
+mod crowd;
+mod deliveries;
 mod load;
 mod push;
 mod report;
@@ -111,8 +115,14 @@ async fn measure(folder: &Path) -> Result<Report> {
     if wanted("runner") {
         time_to_runner(folder, &request, &runner, &mut report).await?;
     }
+    if wanted("deliveries") {
+        deliveries::measure(folder, &request, &runner, &mut report).await?;
+    }
     if wanted("memory") {
         memory(folder, &mut report).await?;
+    }
+    if wanted("controller") {
+        crowd::measure(folder, &mut report).await?;
     }
     println!("took {:.0} s", started.elapsed().as_secs_f64());
     Ok(report)
@@ -155,7 +165,7 @@ struct Contestant {
 impl Contestant {
     async fn run(&mut self, folder: &Path, request: &Request, runner: &Runner) -> Result<()> {
         let server = match self.subscriptions {
-            Some(subscriptions) => Started::ingress(folder, subscriptions, &runner.url).await?,
+            Some(subscriptions) => Started::ingress(folder, subscriptions, 1, &runner.url).await?,
             None => Started::bare(folder).await?,
         };
         let target = Target::new(server.port, request, self.called);
@@ -173,7 +183,7 @@ impl Contestant {
         self.rps.push(outcome.accepted as f64 / ROUND.as_secs_f64());
         self.p50.push(quantile(&mut outcome.micros, 0.5) / 1000.0);
         self.p99.push(quantile(&mut outcome.micros, 0.99) / 1000.0);
-        let delivered = runner.take().len();
+        let delivered = runner.count();
         ensure!(self.subscriptions.is_none() || delivered > 0, "nothing was delivered meanwhile");
         self.delivered.push(delivered as f64 / (WARM_UP + ROUND).as_secs_f64());
         Ok(())
@@ -220,7 +230,7 @@ async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &
 
 /// From the answer to a request until its event has arrived at the runner.
 async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
-    let server = Started::ingress(folder, FEW, &runner.url).await?;
+    let server = Started::ingress(folder, FEW, 1, &runner.url).await?;
     let target = Target::new(server.port, request, FEW);
     load::stream(&target, STREAMS, RATE, WARM_UP).await?;
     let (mut answer, mut p50, mut p99) = (Rounds::default(), Rounds::default(), Rounds::default());
@@ -235,7 +245,9 @@ async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, repor
         let arrived = runner.take();
         let (mut answers, mut ways) = (Vec::new(), Vec::new());
         for (event, sent, answered) in accepted {
-            let Some(arrived) = arrived.get(&event) else { bail!("the event {event} has not arrived in {LAST:?}") };
+            let Some(arrived) = arrived.get(&event).and_then(|times| times.first()) else {
+                bail!("the event {event} has not arrived in {LAST:?}")
+            };
             answers.push(u32::try_from((answered - sent).as_micros())?);
             // The answer and the event are on their way at the same time.
             ways.push(u32::try_from(arrived.saturating_duration_since(answered).as_micros())?);
@@ -255,18 +267,7 @@ async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, repor
 /// The memory of a `bellhop run` that has nothing to do.
 async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
     println!("starting a control plane");
-    let control_plane = ControlPlane::start(folder, "control-plane").await?;
-    let root = bellhop_harness::root();
-    control_plane.apply_crds(&root.join("crds")).await?;
-    control_plane.apply_file(&root.join("examples/github-push/plugin.yaml")).await?;
-    let options = Options::new(
-        env!("CARGO_BIN_EXE_bellhop"),
-        folder,
-        "bellhop",
-        control_plane.kubeconfig(),
-        "bellhop-system",
-        "bellhop-ingress",
-    );
+    let (_control_plane, options) = github_plugin(folder, "control-plane").await?;
     let bellhop = Bellhop::start(options).await?;
     println!("an idle bellhop runs");
     tokio::time::sleep(IDLE).await;
@@ -277,6 +278,23 @@ async fn memory(folder: &Path, report: &mut Report) -> Result<()> {
     }
     report.add("idle_rss_mib", "idle bellhop run, resident memory, MiB", 1, &rss);
     Ok(())
+}
+
+/// A control plane with the definitions and a plugin, and how to run a `bellhop run` on it.
+async fn github_plugin(folder: &Path, name: &str) -> Result<(ControlPlane, Options)> {
+    let control_plane = ControlPlane::start(folder, name).await?;
+    let root = bellhop_harness::root();
+    control_plane.apply_crds(&root.join("crds")).await?;
+    control_plane.apply_file(&root.join("examples/github-push/plugin.yaml")).await?;
+    let options = Options::new(
+        env!("CARGO_BIN_EXE_bellhop"),
+        folder,
+        &format!("{name}-bellhop"),
+        control_plane.kubeconfig(),
+        "bellhop-system",
+        "bellhop-ingress",
+    );
+    Ok((control_plane, options))
 }
 
 fn resident_mib(bellhop: &Bellhop) -> Result<f64> {

@@ -30,6 +30,16 @@ impl Rounds {
         Self(self.0.iter().zip(&other.0).map(|(one, other)| one / other).collect())
     }
 
+    /// The difference of two things, round by round.
+    pub fn minus(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(one, other)| one - other).collect())
+    }
+
+    /// Every round in other units.
+    pub fn map(&self, convert: impl Fn(f64) -> f64) -> Self {
+        Self(self.0.iter().copied().map(convert).collect())
+    }
+
     /// The middle one of all rounds, the least and the most.
     pub fn spread(&self) -> (f64, f64, f64) {
         let mut sorted = self.0.clone();

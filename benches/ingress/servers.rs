@@ -57,6 +57,9 @@ enum Server {
 struct Served {
     #[arg(long)]
     subscriptions: usize,
+    /// Triggers of each subscription.
+    #[arg(long)]
+    triggers: usize,
     #[arg(long)]
     runner: String,
     #[command(flatten)]
@@ -108,7 +111,7 @@ async fn bellhop(served: Served) -> Result<()> {
     let spool = Spool::open(&options.data_dir.join("spool"), limits)?;
     let (metrics, health, shutdown) = (Metrics::new(), Health::default(), CancellationToken::new());
     let routes = routes::Handle::new(metrics.clone());
-    publish(&routes, served.subscriptions, &served.runner)?;
+    publish(&routes, served.subscriptions, served.triggers, &served.runner)?;
     let context = delivery::Context {
         routes: routes.clone(),
         spool: spool.clone(),
@@ -126,8 +129,8 @@ async fn bellhop(served: Served) -> Result<()> {
     Ok(())
 }
 
-/// Fills the route table as the watch does: subscriptions to GitHub, each with a published trigger that matches.
-fn publish(routes: &routes::Handle, subscriptions: usize, runner: &str) -> Result<()> {
+/// Fills the route table as the watch does: subscriptions to GitHub, each with published triggers that match.
+fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runner: &str) -> Result<()> {
     let plugin: TriggerPlugin = serde_saphyr::from_str(PLUGIN).map_err(|error| anyhow!("the plugin: {error}"))?;
     let trigger: WorkflowTrigger = serde_saphyr::from_str(TRIGGER).map_err(|error| anyhow!("the trigger: {error}"))?;
     routes.update(|index| {
@@ -137,12 +140,14 @@ fn publish(routes: &routes::Handle, subscriptions: usize, runner: &str) -> Resul
             let mut spec = trigger.spec.clone();
             spec.subscription_ref.name.clone_from(&name);
             spec.runner = Runner { service: None, url: Some(runner.to_owned()) };
-            index.apply_trigger(Trigger {
-                uid: uuid::Uuid::new_v5(&push::uid(number), b"trigger"),
-                namespace: namespace.as_str().into(),
-                name: format!("deploy-{number}"),
-                spec,
-            });
+            for trigger in 0..triggers {
+                index.apply_trigger(Trigger {
+                    uid: uuid::Uuid::new_v5(&push::uid(number), format!("trigger {trigger}").as_bytes()),
+                    namespace: namespace.as_str().into(),
+                    name: format!("deploy-{number}-{trigger}"),
+                    spec: spec.clone(),
+                });
+            }
             index.apply_route(PublishedRoute {
                 token: push::token(number),
                 callback_secrets: vec![push::SECRET.to_owned()],
@@ -151,6 +156,7 @@ fn publish(routes: &routes::Handle, subscriptions: usize, runner: &str) -> Resul
                 name,
                 plugin: "github".to_owned(),
                 events: vec!["push".to_owned()],
+                url: None,
             });
         }
         let counts = index.counts();
@@ -176,8 +182,8 @@ impl Started {
         Self::start(folder, "bare", |port| vec!["serve-bare".to_owned(), port.to_string()]).await
     }
 
-    /// Starts Bellhop's ingress with an empty spool.
-    pub async fn ingress(folder: &FilePath, subscriptions: usize, runner: &str) -> Result<Self> {
+    /// Starts Bellhop's ingress with an empty spool, and with this many triggers for each subscription.
+    pub async fn ingress(folder: &FilePath, subscriptions: usize, triggers: usize, runner: &str) -> Result<Self> {
         let private = free_port()?;
         let name = format!("ingress-{subscriptions}");
         let data = folder.join(&name);
@@ -185,6 +191,7 @@ impl Started {
             let mut args = vec!["serve-ingress".to_owned()];
             let mut option = |name: &str, value: String| args.extend([format!("--{name}"), value]);
             option("subscriptions", subscriptions.to_string());
+            option("triggers", triggers.to_string());
             option("runner", runner.to_owned());
             option("listen", format!("127.0.0.1:{port}"));
             option("private-listen", format!("127.0.0.1:{private}"));

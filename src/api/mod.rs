@@ -10,6 +10,7 @@ mod reference;
 mod schema;
 mod subscription;
 mod trigger_plugin;
+mod verification;
 mod workflow_trigger;
 
 pub use conditions::{Conditions, Is, reason, type_};
@@ -19,6 +20,7 @@ pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedIdent
 pub use reference::to_markdown;
 pub use subscription::*;
 pub use trigger_plugin::*;
+pub use verification::*;
 pub use workflow_trigger::*;
 
 /// The API group of every kind of Bellhop.

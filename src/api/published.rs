@@ -37,6 +37,9 @@ pub struct PublishedRoute {
     pub plugin: String,
     /// The subscribed events, pinned at acceptance.
     pub events: Vec<String>,
+    /// The callback URL as it was registered, where the external system signs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// Which Subscription's route, and with which content.
@@ -192,6 +195,7 @@ mod tests {
             name: "acme-web".into(),
             plugin: "gitea".into(),
             events: vec!["push".into()],
+            url: None,
         };
         assert_eq!(PublishedRoute::from_secret(&route.to_secret("bellhop-ingress")).unwrap(), route);
         let other = PublishedRoute { callback_secrets: vec!["another".into()], ..route.clone() };

@@ -1,6 +1,6 @@
 //! `TriggerPlugin`: what Bellhop knows of one kind of external system.
 
-use super::{Condition, NameRef};
+use super::{Condition, NameRef, Verification};
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -184,11 +184,13 @@ pub struct TokenResponse {
     pub expires_in: Option<String>,
 }
 
-/// An OAuth client that the administrator has registered with the external system.
+/// An OAuth client that the administrator has registered with the external system. Its Secret needs the label
+/// `bellhop.dev/credentials-for: <plugin>`, as every Secret that a plugin uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DefaultClient {
-    /// The Secret with `clientID` and `clientSecret`, in Bellhop's own namespace.
+    /// The Secret with `clientID` and `clientSecret`, in Bellhop's own namespace. It must carry the label
+    /// `bellhop.dev/credentials-for` with the plugin's name.
     pub secret_ref: NameRef,
     /// The only origins that this client may be used with, such as https://git.example.com. A user chooses parameters,
     /// and must not be able to have the client's secret sent elsewhere.
@@ -533,70 +535,6 @@ impl Default for HandshakeAnswer {
 
 fn ok() -> u16 {
     200
-}
-
-/// One proof of who sent a callback.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Verification {
-    /// HMAC (RFC 2104) of the raw body, keyed with the callback secret.
-    Hmac(HmacVerification),
-    /// The callback secret itself, in a header.
-    Token(TokenVerification),
-    /// No check: whoever knows the callback URL may send events.
-    None(NoVerification),
-}
-
-/// HMAC of the raw body in a header.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HmacVerification {
-    /// Name of the header, without regard to case.
-    #[schemars(length(min = 1, max = 256))]
-    pub header: String,
-    /// Hash function.
-    pub algorithm: HmacAlgorithm,
-    /// How the signature is written in the header.
-    pub encoding: SignatureEncoding,
-    /// What stands before the signature, such as `sha256=`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prefix: String,
-}
-
-/// The callback secret itself, in a header.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenVerification {
-    /// Name of the header, without regard to case.
-    #[schemars(length(min = 1, max = 256))]
-    pub header: String,
-    /// What stands before the token, such as `Bearer `.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub prefix: String,
-}
-
-/// No check.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct NoVerification {}
-
-/// Hash function of an HMAC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum HmacAlgorithm {
-    Sha1,
-    Sha256,
-    Sha512,
-}
-
-/// How a signature is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SignatureEncoding {
-    /// Hexadecimal digits, in either case.
-    Hex,
-    /// RFC 4648 base64 with padding.
-    Base64,
 }
 
 /// One event of the external system.

@@ -158,7 +158,7 @@ fn listener(
 ) -> anyhow::Result<Listener> {
     let vault = Vault::new(client.clone(), &common.namespace);
     let capture: listener::Capture = Arc::new(move |uid, secret| Box::pin(capture(vault.clone(), uid, secret)));
-    let pages = controller::pages(client.clone(), common, options, external.clone());
+    let pages = controller::pages(client.clone(), common, options, external.clone(), metrics.clone());
     Listener::new(client.clone(), common, options, metrics.clone(), capture, pages).context("the internal listener")
 }
 

@@ -136,7 +136,7 @@ pub async fn run(context: &Context, desk: &Desk) {
             continue;
         }
         let due: HashMap<String, i64> = due.iter().map(|seen| (seen.uid.to_string(), seen.at)).collect();
-        for subscription in context.subscriptions.state_filter(|known| due.contains_key(uid(known))) {
+        for subscription in context.subscriptions.store().state_filter(|known| due.contains_key(uid(known))) {
             let Some(at) = due.get(uid(&subscription)) else { continue };
             let written = tokio::time::timeout(PATIENCE, write(context, &subscription, *at)).await;
             if let Err(failure) = written.unwrap_or(Err(Failure::TooLong(PATIENCE))) {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::subscription::ORPHANS;
-use crate::api::{Is, Subscription, type_};
+use crate::api::{Condition, Is, Subscription, type_};
 use crate::telemetry::Metrics;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -21,12 +21,13 @@ pub struct Census(Metrics);
 impl Census {
     /// Begins to count what the controllers know.
     pub fn start(context: &Arc<Context>) -> Self {
-        let (store, plugins) = (context.subscriptions.clone(), context.plugins.store().clone());
+        let (store, plugins) = (context.subscriptions.store().clone(), context.plugins.store().clone());
         context.metrics.before_export(SUBSCRIPTIONS, move |metrics| {
             let is_plugin = |name: &str| plugins.get(&ObjectRef::new(name)).is_some();
             let subscriptions = store.state();
             let all = || subscriptions.iter().map(|subscription| &**subscription);
             metrics.subscriptions(count(all(), is_plugin));
+            metrics.subscriptions_expiring(expiring(all(), is_plugin));
             metrics.webhook_expiry(ends(all(), is_plugin));
         });
         Self(context.metrics.clone())
@@ -38,6 +39,7 @@ impl Drop for Census {
     fn drop(&mut self) {
         self.0.forget_reading(SUBSCRIPTIONS);
         self.0.subscriptions(BTreeMap::new());
+        self.0.subscriptions_expiring(BTreeMap::new());
         self.0.webhook_expiry(BTreeMap::new());
         self.0.orphaned_webhooks(0);
     }
@@ -74,10 +76,31 @@ fn count<'a>(
             Some(ready) => &ready.reason,
             None => "Pending",
         };
-        let plugin = Some(&subscription.spec.plugin_ref.name).filter(|name| is_plugin(name)).cloned();
-        *counts.entry((plugin.unwrap_or_default(), reason.to_owned())).or_insert(0) += 1;
+        *counts.entry((plugin_of(subscription, &is_plugin), reason.to_owned())).or_insert(0) += 1;
     }
     counts
+}
+
+/// By plugin and reason of the condition `Expiring`, where it is true.
+fn expiring<'a>(
+    subscriptions: impl Iterator<Item = &'a Subscription>,
+    is_plugin: impl Fn(&str) -> bool,
+) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for subscription in subscriptions {
+        let mut conditions = subscription.status.iter().flat_map(|status| &status.conditions);
+        let is_expiring =
+            |condition: &&Condition| condition.type_ == type_::EXPIRING && condition.status == Is::True.as_str();
+        if let Some(expiring) = conditions.find(is_expiring) {
+            *counts.entry((plugin_of(subscription, &is_plugin), expiring.reason.clone())).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+fn plugin_of(subscription: &Subscription, is_plugin: impl Fn(&str) -> bool) -> String {
+    let name = &subscription.spec.plugin_ref.name;
+    if is_plugin(name) { name.clone() } else { String::new() }
 }
 
 /// When the first webhook of each plugin ends, in seconds since the Unix epoch; not those of plugins that do not exist.
@@ -100,16 +123,27 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn subscription(plugin: &str, status: serde_json::Value) -> Subscription {
+        serde_json::from_value(json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "x"},
+            "spec": {"pluginRef": {"name": plugin}, "authorization": {"manual": {}}},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn condition(type_: &str, status: &str, reason: &str) -> serde_json::Value {
+        let time = "2026-01-01T00:00:00Z";
+        json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": time})
+    }
+
+    fn lines(counts: BTreeMap<(String, String), usize>) -> Vec<String> {
+        counts.into_iter().map(|((plugin, reason), count)| format!("{plugin} {reason} {count}")).collect()
+    }
+
     #[test]
     fn the_first_end_of_a_plugins_webhooks_is_told() {
-        let subscription = |plugin: &str, webhooks: serde_json::Value| {
-            serde_json::from_value::<Subscription>(json!({
-                "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "x"},
-                "spec": {"pluginRef": {"name": plugin}, "authorization": {"manual": {}}},
-                "status": {"webhooks": webhooks},
-            }))
-            .unwrap()
-        };
+        let subscription = |plugin: &str, webhooks| subscription(plugin, json!({"webhooks": webhooks}));
         let all = [
             subscription("graph", json!([{"id": "1", "expiresAt": "2026-01-02T00:00:00Z"}])),
             subscription("graph", json!([{"id": "2"}, {"id": "3", "expiresAt": "2026-01-01T00:00:00Z"}])),
@@ -122,29 +156,21 @@ mod tests {
 
     #[test]
     fn subscriptions_are_counted_by_plugin_and_reason() {
-        let subscription = |plugin: &str, conditions: serde_json::Value| {
-            serde_json::from_value::<Subscription>(json!({
-                "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "x"},
-                "spec": {"pluginRef": {"name": plugin}, "authorization": {"manual": {}}},
-                "status": {"conditions": conditions},
-            }))
-            .unwrap()
-        };
-        let ready = |status: &str, reason: &str| {
-            let time = "2026-01-01T00:00:00Z";
-            json!([{"type": "Ready", "status": status, "reason": reason, "message": "", "lastTransitionTime": time}])
-        };
+        let subscription = |plugin: &str, conditions| subscription(plugin, json!({"conditions": conditions}));
+        let ready = |status: &str, reason: &str| condition("Ready", status, reason);
+        let expiring = condition("Expiring", "True", "RenewalFailed");
         let all = [
-            subscription("gitea", ready("True", "Ready")),
-            subscription("gitea", ready("True", "Ready")),
-            subscription("gitea", ready("False", "CredentialsRefused")),
+            subscription("gitea", json!([ready("True", "Ready")])),
+            subscription("gitea", json!([ready("True", "Ready"), condition("Expiring", "False", "RenewalFailed")])),
+            subscription("gitea", json!([expiring, ready("False", "CredentialsRefused")])),
             subscription("github", json!([])),
-            subscription("no-such-plugin", ready("False", "PluginNotReady")),
+            subscription("no-such-plugin", json!([ready("False", "PluginNotReady")])),
         ];
-        let counts: Vec<_> = count(all.iter(), |name| name != "no-such-plugin")
-            .into_iter()
-            .map(|((p, r), n)| format!("{p} {r} {n}"))
-            .collect();
-        assert_eq!(counts, [" PluginNotReady 1", "gitea CredentialsRefused 1", "gitea Ready 2", "github Pending 1"]);
+        let is_plugin = |name: &str| name != "no-such-plugin";
+        assert_eq!(
+            lines(count(all.iter(), is_plugin)),
+            [" PluginNotReady 1", "gitea CredentialsRefused 1", "gitea Ready 2", "github Pending 1"]
+        );
+        assert_eq!(lines(super::expiring(all.iter(), is_plugin)), ["gitea RenewalFailed 1"]);
     }
 }

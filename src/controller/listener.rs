@@ -3,12 +3,12 @@
 //!
 //! | Path | Who asks | Answer |
 //! |---|---|---|
-//! | `POST /admission` | the API server | an AdmissionReview |
+//! | `POST /admission/<token>` | the API server | an AdmissionReview |
 //! | `POST /internal/activity` | the ingress | 204; 503 if this replica does not hold the Lease: ask another |
 //! | `POST /internal/secrets` | the ingress | 204 if the secret is stored; 409 if another one is; 404 if nothing waits for one |
 //!
-//! `/internal/` needs the key that is published for the ingress. Whoever else reaches the listener can ask for an
-//! admission, which changes nothing.
+//! `/internal/` needs the key that is published for the ingress, and `/admission/` a token, which only the API server is
+//! told. Whoever else reaches the listener is answered 401 and 404.
 
 use super::Failure;
 use super::activity::{Desk, Report};
@@ -90,13 +90,13 @@ impl Listener {
         let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
         let lives = Lives { authority: options.authority_life, leaf: options.certificate_life };
         let names = names(common, options);
-        let (keeper, newest) = Keeper::new(client.clone(), &common.namespace, names, lives, metrics);
-        let admission = Admission::new(client, &common.namespace, common.scope(), runners, options.max_subscriptions);
-        let admission = Arc::new(admission);
+        let (keeper, newest) = Keeper::new(client.clone(), &common.namespace, names, lives, metrics.clone());
+        let (scope, cap) = (common.scope(), options.max_subscriptions);
+        let admission = Arc::new(Admission::new(client, &common.namespace, scope, runners, cap, metrics));
         let desk = Desk::default();
         let internal = internal(desk.clone(), capture);
         let network = Router::new()
-            .route("/admission", post(move |request: Request| review(admission.clone(), request)))
+            .merge(for_api_server(newest.clone(), move |request| review(admission.clone(), request)))
             .merge(guarded(internal.clone(), newest.clone()))
             .merge(extra.clone());
         // Nobody but the ingress in the same process can ask there.
@@ -150,6 +150,28 @@ fn internal(desk: Desk, capture: Capture) -> Router {
     Router::new()
         .route("/internal/activity", post(async move |body: Body| activity(&desk, body).await))
         .route("/internal/secrets", post(async move |body: Body| secret(&capture, body).await))
+}
+
+/// Answers under the path that the API server is told, and nowhere else: it can send no other proof, short of an
+/// AdmissionConfiguration, which is a file on each control plane.
+fn for_api_server<F>(newest: Newest, answer: impl Fn(Request) -> F + Clone + Send + Sync + 'static) -> Router
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    let route = move |request: Request| {
+        let path = newest.borrow().as_ref().map(|identity| identity.admission_path());
+        let answer = answer.clone();
+        async move {
+            match path {
+                None => (StatusCode::SERVICE_UNAVAILABLE, "starting; come back soon\n").into_response(),
+                Some(path) if bool::from(path.as_bytes().ct_eq(request.uri().path().as_bytes())) => {
+                    answer(request).await
+                }
+                Some(_) => StatusCode::NOT_FOUND.into_response(),
+            }
+        }
+    };
+    Router::new().route("/admission/{token}", post(route))
 }
 
 /// Lets only those through that have the key.
@@ -299,6 +321,26 @@ mod tests {
             assert_eq!(ask(Some(value.clone())).await, 401, "{value:?}");
         }
         assert_eq!(ask(Some(format!("Bearer {}", identity.key()))).await, 204);
+    }
+
+    #[tokio::test]
+    async fn only_the_api_server_is_told_of_objects() {
+        let identity = Arc::new(made_for_tests());
+        let (newest, receiver) = watch::channel(None);
+        let router = for_api_server(receiver, async |_| StatusCode::NO_CONTENT.into_response());
+        let ask = async |path: &str| {
+            let request = Request::post(path).body(Body::empty()).unwrap();
+            router.clone().oneshot(request).await.unwrap().status().as_u16()
+        };
+        let path = identity.admission_path();
+        assert_eq!([ask(&path).await, ask("/admission").await], [503, 404]);
+        newest.send_replace(Some(identity.clone()));
+        assert_eq!(ask(&path).await, 204);
+        let other = made_for_tests().admission_path();
+        let key = format!("/admission/{}", identity.key());
+        for wrong in ["/admission", "/admission/", "/admission/x", &other, &key, &path[..path.len() - 1]] {
+            assert_eq!(ask(wrong).await, 404, "{wrong}");
+        }
     }
 
     fn published(identity: &Identity) -> PublishedController {

@@ -4,11 +4,15 @@
 
 pub mod activity;
 pub mod admission;
+mod again;
 pub mod authorization;
+mod cache;
 mod census;
 pub mod certificates;
 pub mod custody;
 pub mod election;
+mod events;
+mod failure;
 pub mod installation;
 mod labelled;
 pub mod listener;
@@ -21,6 +25,8 @@ mod trigger_plugin;
 mod watch;
 mod workflow_trigger;
 
+pub use again::Retry;
+pub use failure::Failure;
 pub use plugins::{Compiler, PluginState, Plugins};
 pub use subscription::Blocked;
 
@@ -29,16 +35,18 @@ use crate::config;
 use crate::delivery::Runners;
 use crate::external;
 use crate::telemetry::Metrics;
+use again::{backoff, jittered};
 use anyhow::Context as _;
 use authorization::pages::Pages;
+use cache::Cache;
 use custody::Vault;
 use election::Election;
+use events::reporter;
 use installation::InstallationKey;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::Store;
+use kube::runtime::events::Recorder;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use replicas::Replicas;
@@ -48,72 +56,13 @@ use serde_json::json;
 use slots::Ledgers;
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// First and longest pause between two passes that fail.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// The longest time that one pass may take; a call to an external system takes 30 seconds at most.
 const PASS_TIMEOUT: Duration = Duration::from_secs(240);
-/// Pause before something is tried again that a person most likely has to mend first.
-const SLOW: Duration = Duration::from_secs(600);
-
-/// Why a pass has not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The API server refused or did not answer.
-    #[error("the API server: {0}")]
-    Api(#[source] Box<kube::Error>),
-    /// Somebody else was faster; the next pass sees what they did.
-    #[error("{0} was changed at the same moment")]
-    Conflict(String),
-    /// The API server or the external systems have kept the pass waiting; without a limit, one request that is never
-    /// answered would stop all further passes of its object.
-    #[error("the pass took longer than {0:?}")]
-    TooLong(Duration),
-    /// More is to be done than one pass may do; the next one goes on at once.
-    #[error("more is to be done than one pass may do")]
-    Unfinished,
-    /// Something that Bellhop itself had written cannot be read.
-    #[error("{0}")]
-    Unreadable(String),
-    /// The object cannot go on, for a reason that its conditions tell.
-    #[error("{}", .0.message)]
-    Blocked(Box<Blocked>),
-}
-
-impl From<kube::Error> for Failure {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.is_conflict() => Failure::Conflict(status.message.clone()),
-            error => Failure::Api(Box::new(error)),
-        }
-    }
-}
-
-impl From<Blocked> for Failure {
-    fn from(blocked: Blocked) -> Self {
-        Failure::Blocked(Box::new(blocked))
-    }
-}
-
-/// When a pass is repeated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// When something that is watched changes.
-    OnChange,
-    /// With growing pauses.
-    Backoff,
-    /// After ten minutes, with jitter.
-    Slow,
-    /// After this pause, which the external system asks for, or a longer one.
-    After(Duration),
-    /// After this pause, at which something is due. Nothing has failed.
-    At(Duration),
-}
-
 /// What every controller works with.
 pub struct Context {
     client: kube::Client,
@@ -128,9 +77,9 @@ pub struct Context {
     vault: Vault,
     ledgers: Ledgers,
     plugins: Plugins,
-    subscriptions: Store<Subscription>,
-    triggers: Store<WorkflowTrigger>,
-    accepting: tokio::sync::Mutex<()>,
+    subscriptions: Cache<Subscription>,
+    triggers: Cache<WorkflowTrigger>,
+    accepting: slots::Turns,
     attempts: Mutex<HashMap<Uuid, u32>>,
     memory: subscription::Memory,
 }
@@ -162,9 +111,10 @@ pub fn pages(
     common: &config::Common,
     options: &config::Controller,
     external: external::Client,
+    metrics: Metrics,
 ) -> axum::Router {
     let public_url = options.public_url.clone();
-    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url)))
+    authorization::pages::router(Arc::new(Pages::new(client, &common.namespace, external, public_url, metrics)))
 }
 
 /// Runs all controllers until `shutdown`, as long and as often as this process holds the Lease.
@@ -231,10 +181,10 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         key,
         vault: Vault::new(client.clone(), &common.namespace),
         ledgers: Ledgers::new(client.clone(), &common.namespace),
-        plugins: Plugins::new(plugins),
+        plugins: Plugins::new(plugins.store().clone()),
         subscriptions,
         triggers,
-        accepting: tokio::sync::Mutex::new(()),
+        accepting: slots::Turns::default(),
         attempts: Mutex::default(),
         memory: subscription::Memory::new(now()),
         client,
@@ -264,7 +214,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
             subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
             workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
-            orphans::run(custodies, own_custodies, live, context.clone(), shutdown.clone()),
+            orphans::run(custodies.store().clone(), own_custodies, live, context.clone(), shutdown.clone()),
         );
     };
     let configuration = context.options.admission_configuration.as_deref();
@@ -317,8 +267,8 @@ impl Context {
     async fn ready(&self) {
         // A dropped writer means that the process is shutting down.
         let _ = self.plugins.store().wait_until_ready().await;
-        let _ = self.subscriptions.wait_until_ready().await;
-        let _ = self.triggers.wait_until_ready().await;
+        let _ = self.subscriptions.store().wait_until_ready().await;
+        let _ = self.triggers.store().wait_until_ready().await;
     }
 
     /// Runs one pass of a controller, within the time, and counts it.
@@ -348,119 +298,6 @@ impl Context {
             api.patch_status(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(patch)).await;
         ignore_not_found(written)
     }
-
-    /// Publishes an event of type Normal on an object.
-    async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: impl Into<String>) {
-        self.publish(object, EventType::Normal, reason, note.into()).await;
-    }
-
-    /// Publishes an event of type Warning on an object.
-    async fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: impl Into<String>) {
-        self.publish(object, EventType::Warning, reason, note.into()).await;
-    }
-
-    /// The same for something that happens now and then, each time with other words: events with the same reason are
-    /// counted otherwise, and keep the words of the first.
-    async fn warn_anew<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: String) {
-        let recorder = Recorder::new(self.client.clone(), reporter());
-        publish(&recorder, object, EventType::Warning, reason, &note).await;
-    }
-
-    async fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, note: String) {
-        publish(&self.recorder, object, type_, reason, &note).await;
-    }
-
-    /// The next pass for an object, after one that came to its end.
-    fn requeue(&self, uid: Uuid, retry: Option<Retry>) -> Action {
-        self.next_pass(uid, retry).map_or_else(Action::await_change, Action::requeue)
-    }
-
-    /// The pause until the next pass for an object; nothing: until something that is watched changes.
-    fn next_pass(&self, uid: Uuid, retry: Option<Retry>) -> Option<Duration> {
-        match retry {
-            None | Some(Retry::OnChange) => {
-                self.forget(uid);
-                None
-            }
-            Some(Retry::At(pause)) => {
-                self.forget(uid);
-                Some(pause)
-            }
-            Some(Retry::Backoff) => Some(self.next_pause(uid)),
-            Some(Retry::Slow) => Some(jittered(SLOW)),
-            Some(Retry::After(pause)) => Some(pause.max(self.next_pause(uid))),
-        }
-    }
-
-    /// The next pass for an object, after one that failed.
-    fn requeue_failed<K: Resource<DynamicType = ()>>(&self, object: &K, failure: &Failure) -> Action {
-        let (kind, name) = (K::kind(&()), object.name_any());
-        let namespace = object.namespace().unwrap_or_default();
-        match failure {
-            Failure::Conflict(_) | Failure::Blocked(_) | Failure::Unfinished => {
-                tracing::debug!(%kind, namespace, name, %failure, "to be tried again");
-            }
-            _ => tracing::warn!(%kind, namespace, name, error = %failure, "a pass has failed"),
-        }
-        let Ok(uid) = uid_of(object) else { return Action::requeue(SLOW) };
-        match failure {
-            Failure::Blocked(blocked) => match Retry::from(&**blocked) {
-                // A deletion is never left to chance: it has a deadline.
-                Retry::OnChange => Action::requeue(self.next_pause(uid)),
-                retry => self.requeue(uid, Some(retry)),
-            },
-            Failure::Unfinished => self.requeue(uid, Some(Retry::At(Duration::ZERO))),
-            _ => Action::requeue(self.next_pause(uid)),
-        }
-    }
-
-    fn next_pause(&self, uid: Uuid) -> Duration {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = attempts.entry(uid).or_insert(0);
-        *count += 1;
-        backoff(*count)
-    }
-
-    fn forget(&self, uid: Uuid) {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-    }
-}
-
-/// Who publishes events.
-fn reporter() -> Reporter {
-    Reporter { controller: "bellhop".to_owned(), instance: None }
-}
-
-async fn publish<K: Resource<DynamicType = ()>>(
-    recorder: &Recorder,
-    object: &K,
-    type_: EventType,
-    reason: &str,
-    note: &str,
-) {
-    let event = Event {
-        type_,
-        reason: reason.to_owned(),
-        // The API server refuses more than 1 kB.
-        note: Some(note.chars().take(250).collect()),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = recorder.publish(&event, &object.object_ref(&())).await {
-        // Never worth failing for; in a terminating namespace the API server refuses every new event.
-        tracing::debug!(%error, reason, "an event could not be published");
-    }
-}
-
-/// The pause after `attempts` failures in a row: doubling from one second to five minutes, with jitter.
-fn backoff(attempts: u32) -> Duration {
-    let (first, longest) = BACKOFF;
-    jittered(first.saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1))).min(longest))
-}
-
-/// Between half of `pause` and all of it, so that what failed together does not come back together.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 /// The time, in milliseconds since the Unix epoch.
@@ -480,20 +317,5 @@ fn ignore_not_found<T>(result: Result<T, kube::Error>) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_five_minutes_and_are_jittered() {
-        for (attempts, full) in [(1, 1.0), (2, 2.0), (5, 16.0), (30, 300.0), (u32::MAX, 300.0)] {
-            for _ in 0..50 {
-                let pause = backoff(attempts).as_secs_f64();
-                assert!(pause >= full / 2.0 && pause <= full, "{attempts}: {pause}");
-            }
-        }
     }
 }

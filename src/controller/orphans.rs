@@ -37,11 +37,17 @@ pub async fn run(
         .await;
 }
 
+/// Whether the custody belongs to a Subscription that is known. It says itself which one to look for, and has its UID in
+/// its name.
+fn is_kept_for(custody: &PartialObjectMeta<Secret>, known: impl Fn(&str, &str) -> Option<Arc<Subscription>>) -> bool {
+    let named = custody.annotations().get(custody::SUBSCRIPTION_ANNOTATION);
+    let Some((namespace, name)) = named.and_then(|named| named.split_once('/')) else { return false };
+    let uid = known(namespace, name).and_then(|known| uid_of(&*known).ok());
+    uid.is_some_and(|uid| Custody::secret_name(uid) == custody.name_any())
+}
+
 async fn reconcile(secret: Arc<PartialObjectMeta<Secret>>, context: Arc<Context>) -> Result<Action, Failure> {
-    let uid = secret.name_any().strip_prefix("custody-").and_then(|uid| uid.parse::<uuid::Uuid>().ok());
-    if uid
-        .is_some_and(|uid| context.subscriptions.find(|known| uid_of(known).is_ok_and(|known| known == uid)).is_some())
-    {
+    if is_kept_for(&secret, |namespace, name| context.subscriptions.get(namespace, name)) {
         return Ok(Action::await_change());
     }
     let api = Api::<Secret>::namespaced(context.client.clone(), &context.common.namespace);
@@ -69,4 +75,32 @@ async fn reconcile(secret: Arc<PartialObjectMeta<Secret>>, context: Arc<Context>
         "the Subscription was gone without its finalizer; its webhook is deleted"
     );
     Ok(Action::await_change())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_custody_is_kept_for_the_subscription_with_its_name_and_uid() {
+        let uid = "00000000-0000-0000-0000-000000000007";
+        let custody = |name: &str, subscription: &str| -> PartialObjectMeta<Secret> {
+            let annotations = json!({"bellhop.dev/subscription": subscription});
+            serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}})).unwrap()
+        };
+        let known = |namespace: &str, name: &str| {
+            let subscription = json!({
+                "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription",
+                "metadata": {"namespace": namespace, "name": name, "uid": uid},
+                "spec": {"pluginRef": {"name": "p"}, "authorization": {"manual": {}}},
+            });
+            (namespace == "team" && name == "web").then(|| Arc::new(serde_json::from_value(subscription).unwrap()))
+        };
+        let own = format!("custody-{uid}");
+        assert!(is_kept_for(&custody(&own, "team/web"), known));
+        assert!(!is_kept_for(&custody("custody-00000000-0000-0000-0000-000000000008", "team/web"), known));
+        assert!(!is_kept_for(&custody(&own, "team/other"), known));
+        assert!(!is_kept_for(&custody(&own, "team"), known));
+    }
 }

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 /// A Subscription that waits for a slot. The fixed order is that of the fields: creation time, then UID.
@@ -66,6 +68,25 @@ pub fn list(names: &[&str]) -> String {
     match names.len().saturating_sub(MOST_NAMES) {
         0 => shown,
         more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Within one process, acceptances of one plugin and workspace take turns, so that eleven at once do not run into eleven
+/// conflicts. Those of others need not wait, except by chance: there is a fixed number of locks.
+pub struct Turns([Mutex<()>; 64]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Turns {
+    /// Waits until it is somebody's turn, which is over when what is given is dropped.
+    pub async fn wait(&self, workspace: &str, plugin: &str) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        (workspace, plugin).hash(&mut hasher);
+        self.0[hasher.finish() as usize % self.0.len()].lock().await
     }
 }
 

@@ -161,7 +161,9 @@ async fn take(
     let body = &*seen.body.insert(body);
 
     let query = parts.uri.query().unwrap_or_default();
+    let now = i64::try_from(now_millis()).unwrap_or(i64::MAX);
     let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, body);
+    let callback = callback.at(now).registered(route.url());
     let plugin = route.plugin();
     let verification = &mut seen.verification;
     let mut verify = || {
@@ -311,10 +313,23 @@ fn to_store(route: &Route, id: Uuid, delivery_id: Option<String>, parts: &Parts,
         received_at: now_millis(),
         delivery_id,
         method: parts.method.as_str().to_owned(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
+        query: stored_query(parts.uri.query().unwrap_or_default(), route.secret_queries()),
         headers: stored_headers(&parts.headers, route),
         body,
     }
+}
+
+/// The query, in which the values of secret parameters are masked.
+fn stored_query(query: &str, secret: &[String]) -> String {
+    if secret.is_empty() {
+        return query.to_owned();
+    }
+    let mut masked = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let is_secret = secret.iter().any(|secret| *secret == name);
+        masked.append_pair(&name, if is_secret { MASK } else { &value });
+    }
+    masked.finish()
 }
 
 fn stored_headers(headers: &HeaderMap, route: &Route) -> Vec<(String, String)> {

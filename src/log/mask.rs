@@ -1,7 +1,7 @@
 //! What the request log does not show.
 //!
 //! Masked are: header fields that carry credentials by their meaning, by their name or by what the plugin says; values of the
-//! query whose name says that they are secret; and the callback secrets of the Subscription, wherever they occur: in
+//! query whose name, or the plugin, says that they are secret; and the callback secrets of the Subscription, wherever they occur: in
 //! header fields, the query, the body, variables and reasons.
 
 use super::model::MASK;
@@ -21,13 +21,16 @@ pub struct Mask {
     secrets: Vec<Vec<u8>>,
     /// Names, in lower case, of further header fields.
     headers: Vec<String>,
+    /// Names of further parameters of the query.
+    queries: Vec<String>,
 }
 
 impl Mask {
     /// What a route says; without one, only what all have in common is masked.
     pub fn of(route: Option<&Route>) -> Self {
         let Some(route) = route else { return Self::default() };
-        let mask = Self { secrets: Vec::new(), headers: route.secret_headers().to_vec() };
+        let (headers, queries) = (route.secret_headers().to_vec(), route.secret_queries().to_vec());
+        let mask = Self { secrets: Vec::new(), headers, queries };
         route.secrets().iter().fold(mask, |mask, secret| mask.with(secret.expose()))
     }
 
@@ -96,7 +99,9 @@ impl Mask {
                 pair.map(|(name, value)| format!("{name}{value}")).unwrap_or_default()
             };
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            match is_telling(&decoded(name).to_ascii_lowercase()) && !value.is_empty() {
+            let called = decoded(name);
+            let secret = is_telling(&called.to_ascii_lowercase()) || self.queries.contains(&called);
+            match secret && !value.is_empty() {
                 true => format!("{name}={MASK}"),
                 false if self.tells(part.as_bytes()) || self.tells(decoded(part).as_bytes()) => MASK.to_owned(),
                 false => part.to_owned(),
@@ -156,7 +161,8 @@ mod tests {
     const SECRET: &str = "q7\"x/Vb+9w";
 
     fn mask() -> Mask {
-        Mask { secrets: Vec::new(), headers: vec!["x-hook-proof".into()] }.with(SECRET.as_bytes())
+        let (headers, queries) = (vec!["x-hook-proof".into()], vec!["Proof".into()]);
+        Mask { secrets: Vec::new(), headers, queries }.with(SECRET.as_bytes())
     }
 
     #[test]
@@ -173,8 +179,9 @@ mod tests {
     #[test]
     fn a_query_keeps_what_is_not_secret() {
         let encoded: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
-        let query = format!("a=b&access_token=v&x%54oken=v&c={encoded}&{encoded}=1&token=&d");
-        assert_eq!(mask().query(&query), "a=b&access_token=***&x%54oken=***&***&***&token=&d");
+        let query = format!("a=b&access_token=v&x%54oken=v&%50roof=v&proof=v&c={encoded}&{encoded}=1&token=&d");
+        let expected = "a=b&access_token=***&x%54oken=***&%50roof=***&proof=v&***&***&token=&d";
+        assert_eq!(mask().query(&query), expected);
         assert_eq!(mask().query(""), "");
     }
 

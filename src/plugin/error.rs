@@ -52,22 +52,31 @@ pub enum Refusal {
     /// There is no secret to compare with, so nothing can be proven.
     #[error("there is no callback secret to verify the request with")]
     NoSecret,
-    /// The header is not there.
-    #[error("the header {0} is missing")]
-    MissingHeader(String),
-    /// The header is there more than once, so it is open which one counts.
-    #[error("the header {0} is there more than once")]
-    RepeatedHeader(String),
-    /// The header cannot be a signature.
-    #[error("the header {header} {problem}")]
+    /// No callback secret is a key as the plugin says.
+    #[error("the callback secret is not a key as the plugin's verification says")]
+    UnusableSecret,
+    /// The callback URL as it was registered is part of what is signed, and not known.
+    #[error("the callback URL as it was registered is not known, but signed")]
+    NoUrl,
+    /// What is looked for is not there; it is named, as in `the header x-signature`.
+    #[error("{0} is missing")]
+    Missing(String),
+    /// It is there more than once, so it is open which one counts.
+    #[error("{0} is there more than once")]
+    Repeated(String),
+    /// It cannot be a proof.
+    #[error("{place} {problem}")]
     Malformed {
-        /// Name of the header.
-        header: String,
+        /// What is looked at.
+        place: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The header is not what the secret gives.
-    #[error("the header {0} does not match the request and the callback secret")]
+    /// The request was signed too long ago, or by a clock that is wrong.
+    #[error("{0}")]
+    Stale(String),
+    /// It is not what the secret gives.
+    #[error("{0} does not match the request and the callback secret")]
     Mismatch(String),
 }
 
@@ -76,9 +85,12 @@ impl Refusal {
     pub fn label(&self) -> &'static str {
         match self {
             Self::NoSecret => "no_secret",
-            Self::MissingHeader(_) => "missing_header",
-            Self::RepeatedHeader(_) => "repeated_header",
+            Self::UnusableSecret => "unusable_secret",
+            Self::NoUrl => "no_url",
+            Self::Missing(_) => "missing",
+            Self::Repeated(_) => "repeated",
             Self::Malformed { .. } => "malformed",
+            Self::Stale(_) => "stale",
             Self::Mismatch(_) => "mismatch",
         }
     }
@@ -87,10 +99,12 @@ impl Refusal {
     pub(crate) fn rank(&self) -> u8 {
         match self {
             Self::NoSecret => 0,
-            Self::MissingHeader(_) => 1,
-            Self::RepeatedHeader(_) => 2,
+            Self::Missing(_) => 1,
+            Self::Repeated(_) => 2,
             Self::Malformed { .. } => 3,
-            Self::Mismatch(_) => 4,
+            Self::UnusableSecret | Self::NoUrl => 4,
+            Self::Stale(_) => 5,
+            Self::Mismatch(_) => 6,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::cel::{Expression, Variables};
 use super::error::EvalError;
 use super::request::CallbackRequest;
 use super::secret::Secret;
-use crate::api::Verification;
+use super::verification::Verifier;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -106,10 +106,7 @@ impl Plugin {
     /// Names, in lower case, of the headers that carry a callback secret: in token verifications and in handshakes. They
     /// are never stored.
     pub fn secret_headers(&self) -> Vec<String> {
-        let tokens = self.callback.verification.iter().filter_map(|verification| match verification {
-            Verification::Token(token) => Some(token.header.to_ascii_lowercase()),
-            _ => None,
-        });
+        let tokens = self.callback.verification.iter().filter_map(Verifier::secret_header);
         let secrets = self.callback.handshakes.iter().filter_map(|handshake| handshake.secret.as_ref());
         tokens.chain(secrets.flat_map(Expression::headers).map(str::to_owned)).collect()
     }

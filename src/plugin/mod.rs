@@ -40,7 +40,6 @@ pub use secret::Secret;
 pub use trigger::{SubscriptionInfo, Trigger};
 pub use webhook::WebhookReading;
 
-use crate::api::Verification;
 use call::ApiKey;
 use cel::Expression;
 use event::EventKind;
@@ -49,6 +48,7 @@ use schema::{Schema, unknown};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use template::Template;
+use verification::Verifier;
 use webhook::Calls;
 
 /// A compiled TriggerPlugin. It never changes; share it in an `Arc`.
@@ -79,7 +79,7 @@ pub enum SecretSource {
 
 #[derive(Debug)]
 struct Callback {
-    verification: Vec<Verification>,
+    verification: Vec<Verifier>,
     handshakes: Vec<Handshake>,
     payload_field: Option<String>,
     items: Option<Expression>,
@@ -157,8 +157,18 @@ impl Plugin {
         self.api_key.as_ref().map(|api_key| api_key.keys.as_slice()).unwrap_or_default()
     }
 
+    /// Whether the callback URL as it was registered is part of what the external system signs.
+    pub fn verification_needs_url(&self) -> bool {
+        self.callback.verification.iter().any(Verifier::needs_url)
+    }
+
+    /// Names of the query parameters that carry a callback secret; their values are never stored.
+    pub fn secret_queries(&self) -> Vec<String> {
+        self.callback.verification.iter().filter_map(Verifier::secret_query).map(str::to_owned).collect()
+    }
+
     /// Verifies who sent a request: by any of the plugin's verifications, with any of the secrets. The raw body is
-    /// what is verified, whatever its content type says.
+    /// what is verified, whatever its content type says, unless the plugin names other parts.
     ///
     /// # Errors
     /// Why it is refused. No secret, an empty one, and a missing or repeated header are refusals. While a secret that
@@ -167,6 +177,6 @@ impl Plugin {
         if self.secret_source == SecretSource::External && secrets.iter().all(Secret::is_empty) {
             return Err(Refusal::NoSecret);
         }
-        verification::verify(&self.callback.verification, request, secrets)
+        verification::verify(&self.callback.verification, request, self.callback.payload_field.as_deref(), secrets)
     }
 }

@@ -14,6 +14,8 @@ pub struct CallbackRequest<'a> {
     query: &'a str,
     headers: Headers<'a>,
     body: &'a [u8],
+    received_at: Option<i64>,
+    url: Option<&'a str>,
 }
 
 #[derive(Clone, Copy)]
@@ -25,12 +27,44 @@ enum Headers<'a> {
 impl<'a> CallbackRequest<'a> {
     /// A request as the HTTP server gives it: method, raw query without `?`, headers and raw body.
     pub fn new(method: &'a str, query: &'a str, headers: &'a HeaderMap, body: &'a [u8]) -> Self {
-        Self { method, query, headers: Headers::Map(headers), body }
+        Self { method, query, headers: Headers::Map(headers), body, received_at: None, url: None }
     }
 
     /// A request as it was stored. Header names may be in any case.
     pub fn stored(method: &'a str, query: &'a str, headers: &'a [(String, String)], body: &'a [u8]) -> Self {
-        Self { method, query, headers: Headers::Pairs(headers), body }
+        Self { method, query, headers: Headers::Pairs(headers), body, received_at: None, url: None }
+    }
+
+    /// With the time of its receipt in Unix milliseconds, without which no timestamp of a signature is recent.
+    #[must_use]
+    pub fn at(self, received_at: i64) -> Self {
+        Self { received_at: Some(received_at), ..self }
+    }
+
+    /// With the callback URL as it was registered, without which no signature that covers it can be verified.
+    #[must_use]
+    pub fn registered(self, url: Option<&'a str>) -> Self {
+        Self { url, ..self }
+    }
+
+    /// The time of its receipt in Unix milliseconds.
+    pub(crate) fn received_at(&self) -> Option<i64> {
+        self.received_at
+    }
+
+    /// The callback URL as it was registered.
+    pub(crate) fn url(&self) -> Option<&'a str> {
+        self.url
+    }
+
+    /// The method.
+    pub(crate) fn method(&self) -> &'a str {
+        self.method
+    }
+
+    /// The raw query, without the question mark.
+    pub(crate) fn query(&self) -> &'a str {
+        self.query
     }
 
     /// The raw body.

@@ -33,12 +33,14 @@ struct Compiled {
     plugin: Plugin,
     /// Names, in lower case, of the headers in which senders present or tell the callback secret itself.
     secret_headers: Vec<String>,
+    /// Names of the query parameters in which they do.
+    secret_queries: Vec<String>,
 }
 
 impl Compiled {
     fn new(name: &str, spec: &TriggerPluginSpec) -> Result<Self, Vec<Mistake>> {
         let plugin = Plugin::compile(name, spec)?;
-        Ok(Self { secret_headers: plugin.secret_headers(), plugin })
+        Ok(Self { secret_headers: plugin.secret_headers(), secret_queries: plugin.secret_queries(), plugin })
     }
 }
 
@@ -87,6 +89,16 @@ impl Route {
     /// Names, in lower case, of the headers that carry a callback secret.
     pub fn secret_headers(&self) -> &[String] {
         &self.plugin.secret_headers
+    }
+
+    /// Names of the query parameters that carry a callback secret.
+    pub fn secret_queries(&self) -> &[String] {
+        &self.plugin.secret_queries
+    }
+
+    /// The callback URL as it was registered, where the external system signs it.
+    pub fn url(&self) -> Option<&str> {
+        self.published.url.as_deref()
     }
 
     /// Name of the TriggerPlugin.

@@ -103,16 +103,15 @@ fn reasons_in_alerts_and_dashboard_are_reasons_of_bellhop() {
 
 #[test]
 fn the_rule_is_rendered_with_the_values() {
-    let args = ["--set=monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.webhookExpirySeconds=3600"];
+    let args = ["--set=monitoring.prometheusRule.enabled=true"];
     let objects = bellhop(&args);
     let rule = find(&objects, "PrometheusRule", "bellhop");
     let rules = items(&rule["spec"]["groups"][0]["rules"]);
     assert_eq!(rules.len(), items(&read_yaml("charts/bellhop/files/alerts.yaml")).len());
     let text = rule.to_string();
-    assert!(!text.contains("SELECTOR") && !text.contains("EXPIRY_SECONDS"), "{text}");
+    assert!(!text.contains("SELECTOR"), "{text}");
     let expires = rules.iter().find(|rule| rule["alert"] == "BellhopWebhookExpires").unwrap();
-    let expected =
-        "min by (plugin) (bellhop_webhook_expiry_timestamp_seconds{namespace=\"bellhop-system\"}) - time() < 3600";
+    let expected = "max by (plugin, reason) (bellhop_subscriptions_expiring{namespace=\"bellhop-system\"}) > 0";
     assert_eq!(expires["expr"], expected);
 
     let objects = bellhop(&[args[0], "--set-string=monitoring.prometheusRule.selector=job=~\"bellhop.*\""]);

@@ -179,6 +179,7 @@ fn references_lead_somewhere(variant: &str, objects: &[Value]) {
                     assert_eq!(webhook["failurePolicy"], "Ignore", "{variant}");
                     assert_eq!(webhook["sideEffects"], "None", "{variant}");
                     assert!(webhook["clientConfig"]["caBundle"].is_null(), "{variant}");
+                    assert!(service["path"].is_null(), "{variant}: the controller writes it");
                 }
             }
             "Ingress" | "HTTPRoute" => {

@@ -4,12 +4,31 @@ use crate::support::{
     NAMESPACE, REPOSITORY, Team, apply, figure, install, kubectl, namespace_is_gone, restricted_namespace, uninstall,
     world,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bellhop_harness::cluster::PATIENCE;
 use bellhop_harness::{eventually, git, world as files};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+/// Admission, which the API server reaches through the chart's Service, or not at all: then everything is let in.
+async fn the_api_server_asks_the_controller(team: &Team) -> Result<()> {
+    let trigger = json!({
+        "apiVersion": "bellhop.dev/v1alpha1",
+        "kind": "WorkflowTrigger",
+        "metadata": {"name": "on-what-there-is-not"},
+        "spec": {
+            "subscriptionRef": {"name": "acme-web"},
+            "event": "pushed",
+            "workflow": "review",
+            "runner": {"service": {"name": "runner", "port": 8090, "path": "/runs"}},
+        },
+    });
+    let Err(error) = team.apply(trigger).await else { bail!("an event that the plugin does not have was let in") };
+    let words = format!("{error:#}");
+    ensure!(words.contains("denied the request") && words.contains("did you mean"), "{words}");
+    Ok(())
+}
 
 /// The most bytes that the unpacked image may have.
 const IMAGE_LIMIT: u64 = 25_000_000;
@@ -34,6 +53,7 @@ async fn a_push_runs_a_workflow_and_nothing_is_left_in_the_end() -> Result<()> {
     team.subscribe("acme-web").await?;
     figure(&format!("a Subscription until it is ready: {:.1} s", started.elapsed().as_secs_f64()));
     ensure!(team.hooks().await?.len() == 1, "one webhook");
+    the_api_server_asks_the_controller(&team).await?;
 
     let clone = git::Checkout::clone_of(
         &world.gitea.clone_url(&team.user, REPOSITORY),

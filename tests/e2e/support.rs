@@ -278,7 +278,14 @@ impl Team {
     }
 
     pub async fn delete(self) -> Result<()> {
-        kubectl(self.world, &["delete", "namespace", &self.namespace, "--timeout=90s"]).await.map(drop)
+        let started = Instant::now();
+        let deleted = kubectl(self.world, &["delete", "namespace", &self.namespace, "--timeout=180s"]).await;
+        figure(&format!("{}: the workspace is gone after {:.1} s", self.namespace, started.elapsed().as_secs_f64()));
+        let Err(error) = deleted else { return Ok(()) };
+        let namespace = kubectl(self.world, &["get", "namespace", &self.namespace, "-o", "yaml"]).await;
+        let subscriptions = self.kubectl(&["get", "subscriptions.bellhop.dev", "-o", "yaml"]).await;
+        let log = in_system(self.world, &["logs", "deployment/bellhop-controller", "--all-pods", "--tail=60"]).await;
+        Err(error.context([namespace, subscriptions, log].map(Result::unwrap_or_default).join("\n")))
     }
 }
 

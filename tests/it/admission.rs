@@ -5,7 +5,7 @@ use crate::support::{Own, PATIENCE, Workspace, note_secret};
 use anyhow::{Context, Result, bail, ensure};
 use bellhop::api::{Subscription, WorkflowTrigger};
 use bellhop_harness::{eventually, world};
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingWebhookConfiguration, WebhookClientConfig};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 const CONFIGURATION: &str = "bellhop-test";
 
-/// What the chart renders, but for a controller outside of the cluster. No `caBundle`: the controller puts it there.
+/// What the chart renders, but for a controller outside of the cluster. No `caBundle`: the controller puts it there. One
+/// more, for nothing that anybody has, is as the chart renders it.
 async fn configure(own: &Own, workspace: &Workspace<'_>, failure_policy: &str) -> Result<()> {
     let webhook = |resource: &str, operations: &[&str]| {
         json!({
@@ -33,23 +34,49 @@ async fn configure(own: &Own, workspace: &Workspace<'_>, failure_policy: &str) -
             }],
         })
     };
+    let mut as_in_the_chart = webhook("nothing", &["CREATE"]);
+    let service = json!({"namespace": "bellhop-system", "name": "bellhop-internal", "port": 9443});
+    as_in_the_chart["clientConfig"] = json!({"service": service});
     let object = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": CONFIGURATION},
-        "webhooks": [webhook("subscriptions", &["CREATE"]), webhook("workflowtriggers", &["CREATE", "UPDATE"])],
+        "webhooks": [
+            webhook("subscriptions", &["CREATE"]), webhook("workflowtriggers", &["CREATE", "UPDATE"]), as_in_the_chart,
+        ],
     });
     let api = Api::<ValidatingWebhookConfiguration>::all(workspace.client.clone());
     let apply = async || api.patch(CONFIGURATION, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await;
     apply().await?;
-    eventually(PATIENCE, "the API server knows the authority", async || {
-        let webhooks = api.get(CONFIGURATION).await?.webhooks.unwrap_or_default();
-        ensure!(webhooks.len() == 2 && webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.is_some()));
-        Ok(())
-    })
-    .await?;
-    // A pipeline that applies it again and again takes nothing away.
+    let told = |config: &WebhookClientConfig| {
+        let path = config.service.as_ref().and_then(|service| service.path.as_deref());
+        let address = path.or(config.url.as_deref()).unwrap_or_default();
+        let token = address.rsplit_once("/admission/").map(|(_, token)| token.to_owned());
+        config.ca_bundle.is_some().then_some(token).flatten()
+    };
+    let all_are_told = async || {
+        eventually(PATIENCE, "the API server knows the authority and the path", async || {
+            let webhooks = api.get(CONFIGURATION).await?.webhooks.unwrap_or_default();
+            let tokens: Option<Vec<String>> = webhooks.iter().map(|webhook| told(&webhook.client_config)).collect();
+            let tokens = tokens.with_context(|| format!("{webhooks:?}"))?;
+            ensure!(tokens.len() == 3 && tokens.iter().all(|token| *token == tokens[0]), "{webhooks:?}");
+            Ok(tokens[0].clone())
+        })
+        .await
+    };
+    let token = all_are_told().await?;
+    // A pipeline that applies it again and again takes nothing away that it has not written.
     let webhooks = apply().await?.webhooks.unwrap_or_default();
     ensure!(webhooks.iter().all(|webhook| webhook.client_config.ca_bundle.is_some()), "applied again, it is gone");
+    ensure!(told(&webhooks[2].client_config).as_ref() == Some(&token), "applied again, the path is gone");
+    ensure!(all_are_told().await? == token, "what was written over is mended");
+
+    // Whoever else reaches the listener is not answered.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let anybody = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build()?;
+    for path in ["/admission", "/admission/", "/admission/0123456789abcdef"] {
+        let answer = anybody.post(format!("{}{path}", own.bellhop.internal_url())).body("{}").send().await?;
+        ensure!(answer.status() == 404, "{path}: {}", answer.status());
+    }
     Ok(())
 }
 
@@ -162,6 +189,12 @@ async fn what_cannot_work_is_refused_at_once_and_what_may_yet_is_let_in() -> Res
         &["created"],
     )?;
     ensure!(workspace.api::<WorkflowTrigger>().get_opt("wrong").await?.is_none());
+    for (kind, outcome) in [("Subscription", "refused"), ("Subscription", "warned"), ("WorkflowTrigger", "refused")] {
+        let labels = [format!("kind=\"{kind}\""), format!("outcome=\"{outcome}\"")];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let counted = own.bellhop.metric("bellhop_admissions_total", &labels).await?;
+        ensure!(counted >= 1.0, "{kind} {outcome}: {counted}");
+    }
 
     // Nothing depends on the controller.
     own.bellhop.kill9();

@@ -7,6 +7,7 @@ use crate::api::TriggerPluginSpec;
 use crate::controller::custody::{Custody, Vault};
 use crate::external::{self, address::AddressPolicy};
 use crate::plugin::Plugin;
+use crate::telemetry::Metrics;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -233,6 +234,7 @@ pub struct World {
     pub router: Router,
     pub vault: Vault,
     pub link: String,
+    pub metrics: Metrics,
 }
 
 impl World {
@@ -254,11 +256,11 @@ impl World {
         record.ensure_link(super::now_millis());
         let link = format!("{}.{}", UID.simple(), record.link.as_ref().unwrap().secret);
         put_custody(&server, &custody(&endpoint.url, record));
-        let public_url = public_url.parse().unwrap();
-        let pages = Pages::new(server.client(), "bellhop-system", http(), public_url);
+        let (public_url, metrics) = (public_url.parse().unwrap(), Metrics::new());
+        let pages = Pages::new(server.client(), "bellhop-system", http(), public_url, metrics.clone());
         let router = super::pages::router(Arc::new(pages));
         let vault = Vault::new(server.client(), "bellhop-system");
-        Self { server, endpoint, router, vault, link }
+        Self { server, endpoint, router, vault, link, metrics }
     }
 
     pub async fn record(&self) -> AuthorizationRecord {

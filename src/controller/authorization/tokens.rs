@@ -8,6 +8,7 @@ use crate::controller::custody::{Custody, Stored, Vault};
 use crate::controller::{Context, Failure};
 use crate::external::oauth::{OAuthClient, TokenError};
 use crate::plugin::{Plugin, Secret, Token};
+use crate::telemetry::Metrics;
 use kube::ResourceExt;
 use uuid::Uuid;
 
@@ -111,7 +112,7 @@ async fn request(
     let record = &custody.authorization;
     let (secret, redirect_url) =
         (Secret::from(record.client_secret.as_str()), redirect_url(&context.options.public_url));
-    let client = client(plugin, custody, &secret, &redirect_url);
+    let client = client(plugin, custody, &secret, &redirect_url, &context.metrics);
     match (kind, record.grant.as_ref().and_then(|grant| grant.refresh_token.as_deref())) {
         (OAuth2Grant::ClientCredentials, _) => client.client_credentials(&context.external).await,
         (OAuth2Grant::AuthorizationCode, Some(token)) => client.refresh(&context.external, &Secret::from(token)).await,
@@ -131,7 +132,7 @@ pub async fn revoke(context: &Context, plugin: &Plugin, custody: &Custody) -> Re
     let Some(grant) = &record.grant else { return Ok(()) };
     let (secret, redirect_url) =
         (Secret::from(record.client_secret.as_str()), redirect_url(&context.options.public_url));
-    let client = client(plugin, custody, &secret, &redirect_url);
+    let client = client(plugin, custody, &secret, &redirect_url, &context.metrics);
     // Revoking the refresh token ends the access tokens that it gave, too (RFC 7009, section 2.1).
     let (token, hint) = match &grant.refresh_token {
         Some(token) => (token, "refresh_token"),
@@ -149,9 +150,10 @@ pub(super) fn client<'a>(
     custody: &'a Custody,
     secret: &'a Secret,
     redirect_url: &'a url::Url,
+    metrics: &'a Metrics,
 ) -> OAuthClient<'a> {
     let parameters = &custody.accepted.parameters;
-    OAuthClient { plugin, parameters, id: &custody.authorization.client_id, secret, redirect_url }
+    OAuthClient { plugin, parameters, id: &custody.authorization.client_id, secret, redirect_url, metrics }
 }
 
 fn clients(context: &Context) -> Clients {

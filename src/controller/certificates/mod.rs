@@ -17,6 +17,7 @@ use crate::log::SERVER_NAME;
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
 use futures::StreamExt;
+use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::Api;
@@ -27,6 +28,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -117,6 +119,16 @@ impl Identity {
         let log = self.ingress.as_ref();
         let log = log.map(|leaf| PublishedIdentity { certificate: leaf.pem.clone(), key: leaf.key.clone() });
         PublishedController { authorities: self.bundle(), key: self.key.clone(), log }
+    }
+
+    /// The path under which the API server asks about objects, `/admission/<token>`. Nobody else is told the token. It is
+    /// derived, so that all replicas agree and nothing more has to be stored; the ingress, which has the key, could derive
+    /// it too, and whoever learns the token does not learn the key.
+    pub fn admission_path(&self) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.as_bytes()).expect("HMAC takes keys of every length");
+        mac.update(b"bellhop admission v1");
+        // The API server takes only lower case letters, digits, dots and dashes in such a path.
+        format!("/admission/{}", hex::encode(mac.finalize().into_bytes()))
     }
 
     /// What rustls serves with.
@@ -300,6 +312,17 @@ fn unix_seconds() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_path_of_admission_is_one_of_an_installation_and_tells_nothing() {
+        let (one, other) = (made_for_tests(), made_for_tests());
+        let path = one.admission_path();
+        assert_eq!(path, one.clone().admission_path());
+        assert_ne!(path, other.admission_path());
+        let token = path.strip_prefix("/admission/").expect("the path");
+        assert!(token.len() == 64 && token.chars().all(|c| c.is_ascii_digit() || c.is_ascii_lowercase()), "{token}");
+        assert!(!path.contains(one.key()));
+    }
 
     #[test]
     fn an_identity_survives_its_secret_and_is_not_debugged() {

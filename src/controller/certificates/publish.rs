@@ -1,5 +1,5 @@
 //! Tells those that talk to the internal listener what they have to know: the ingress, which authorities to believe and
-//! what to prove itself with; the API server, which authorities to believe.
+//! what to prove itself with; the API server, which authorities to believe and under which path to ask.
 
 use super::Newest;
 use crate::api::PublishedController;
@@ -14,6 +14,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
 use serde_json::{Value, json};
 use std::time::Duration;
+use url::Url;
 
 /// Field manager of what is written here.
 const FIELD_MANAGER: &str = "bellhop-certificates";
@@ -22,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(300);
 
 /// Publishes every new identity, for ever; to stop it, drop it. Only the controller that holds the Lease does so.
 ///
-/// `configuration` is the name of the ValidatingWebhookConfiguration that gets the authorities; without one, none does.
+/// `configuration` is the name of the ValidatingWebhookConfiguration that gets authorities and path; without one, none does.
 pub async fn publish(
     client: kube::Client,
     ingress_namespace: &str,
@@ -69,13 +70,16 @@ async fn to_api_server(client: &kube::Client, name: &str, mut newest: Newest, me
     loop {
         let identity = newest.borrow_and_update().clone();
         let mut pause = AGAIN;
-        let behind = known.as_ref().zip(identity).and_then(|(known, identity)| patch(known, &identity.bundle()));
+        let behind = known.as_ref().zip(identity).and_then(|(known, identity)| {
+            let told = Told { bundle: ByteString(identity.bundle().into_bytes()), path: identity.admission_path() };
+            told.patch(known)
+        });
         if let Some(patch) = behind {
             match ignore_not_found(api.patch(name, &params, &Patch::Strategic(patch)).await) {
                 Ok(()) => failures = 0,
                 Err(failure) => {
                     failures += 1;
-                    tracing::warn!(error = %failure, "{kind} {name}: it cannot be told which authority to believe");
+                    tracing::warn!(error = %failure, "{kind} {name}: it cannot be told whom to believe and where to ask");
                     pause = backoff(failures);
                 }
             }
@@ -106,41 +110,98 @@ async fn tell_ingress(api: &Api<Secret>, published: &PublishedController, namesp
     Ok(())
 }
 
-/// What makes every webhook of the configuration believe these authorities, if that is not so already.
-fn patch(configuration: &ValidatingWebhookConfiguration, bundle: &str) -> Option<Value> {
-    let wanted = ByteString(bundle.as_bytes().to_vec());
-    let webhooks = configuration.webhooks.iter().flatten();
-    let behind: Vec<Value> = webhooks
-        .filter(|webhook| webhook.client_config.ca_bundle.as_ref() != Some(&wanted))
-        .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": wanted}}))
-        .collect();
-    (!behind.is_empty()).then(|| json!({"webhooks": behind}))
+/// What the API server has to know.
+struct Told {
+    bundle: ByteString,
+    path: String,
+}
+
+impl Told {
+    /// What makes every webhook of the configuration believe these authorities and ask under this path, if that is not so
+    /// already.
+    fn patch(&self, configuration: &ValidatingWebhookConfiguration) -> Option<Value> {
+        let webhooks = configuration.webhooks.iter().flatten();
+        let behind: Vec<Value> = webhooks
+            .filter_map(|webhook| {
+                let config = &webhook.client_config;
+                let mut change = json!({});
+                if config.ca_bundle.as_ref() != Some(&self.bundle) {
+                    change["caBundle"] = json!(self.bundle);
+                }
+                if config.service.as_ref().is_some_and(|service| service.path.as_ref() != Some(&self.path)) {
+                    change["service"] = json!({"path": self.path});
+                }
+                if let Some(url) = config.url.as_deref().and_then(|url| self.moved(url)) {
+                    change["url"] = json!(url);
+                }
+                (change != json!({})).then(|| json!({"name": webhook.name, "clientConfig": change}))
+            })
+            .collect();
+        (!behind.is_empty()).then(|| json!({"webhooks": behind}))
+    }
+
+    /// The URL with this path after whatever a proxy needs before `/admission`; nothing if it is that already, or no URL.
+    fn moved(&self, url: &str) -> Option<String> {
+        let mut moved: Url = url.parse().ok()?;
+        let before = moved.path().rsplit_once("/admission").map_or(moved.path(), |(before, _)| before);
+        let path = format!("{}{}", before.trim_end_matches('/'), self.path);
+        moved.set_path(&path);
+        (moved.as_str() != url).then(|| moved.into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn told() -> Told {
+        Told { bundle: ByteString(b"PEM".to_vec()), path: "/admission/t0ken".to_owned() }
+    }
+
+    fn configuration(configs: &[Value]) -> ValidatingWebhookConfiguration {
+        let webhooks = ["a", "b"].iter().zip(configs).map(|(name, config)| {
+            json!({"name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "clientConfig": config})
+        });
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "bellhop"}, "webhooks": webhooks.collect::<Vec<_>>(),
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
     #[test]
     fn only_webhooks_that_are_behind_are_patched() {
-        let webhook = |name: &str, bundle: Value| {
-            json!({
-                "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None",
-                "clientConfig": {"url": "https://127.0.0.1:1/admission", "caBundle": bundle},
-            })
+        let bundle = json!(told().bundle);
+        let service = |path: Value| json!({"namespace": "bellhop-system", "name": "bellhop-internal", "path": path});
+        // As the chart renders it, without both.
+        let new = json!({"service": service(Value::Null)});
+        let done = json!({"service": service(json!("/admission/t0ken")), "caBundle": bundle});
+        let change = json!({"service": {"path": "/admission/t0ken"}, "caBundle": bundle});
+        let expected = json!({"webhooks": [{"name": "b", "clientConfig": change}]});
+        assert_eq!(told().patch(&configuration(&[done.clone(), new])), Some(expected));
+        assert_eq!(told().patch(&configuration(&[done])), None);
+        assert_eq!(told().patch(&configuration(&[])), None);
+        // One of a release before this one.
+        let old = json!({"service": service(json!("/admission")), "caBundle": bundle});
+        let change = json!({"service": {"path": "/admission/t0ken"}});
+        let expected = json!({"webhooks": [{"name": "a", "clientConfig": change}]});
+        assert_eq!(told().patch(&configuration(&[old])), Some(expected));
+    }
+
+    #[test]
+    fn a_url_keeps_its_beginning() {
+        let url = |url: &str| {
+            let patch = told().patch(&configuration(&[json!({"url": url, "caBundle": told().bundle})]))?;
+            patch["webhooks"][0]["clientConfig"]["url"].as_str().map(str::to_owned)
         };
-        let configuration = |webhooks: Value| {
-            let object = json!({
-                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-                "metadata": {"name": "bellhop"}, "webhooks": webhooks,
-            });
-            serde_json::from_value::<ValidatingWebhookConfiguration>(object).unwrap()
-        };
-        let known = json!(ByteString(b"PEM".to_vec()));
-        let both = configuration(json!([webhook("a", known.clone()), webhook("b", Value::Null)]));
-        let expected = json!({"webhooks": [{"name": "b", "clientConfig": {"caBundle": known}}]});
-        assert_eq!(patch(&both, "PEM"), Some(expected));
-        assert_eq!(patch(&configuration(json!([webhook("a", known)])), "PEM"), None);
-        assert_eq!(patch(&configuration(json!([])), "PEM"), None);
+        let moved = Some("https://192.0.2.1:9443/admission/t0ken".to_owned());
+        for before in
+            ["https://192.0.2.1:9443", "https://192.0.2.1:9443/admission", "https://192.0.2.1:9443/admission/old"]
+        {
+            assert_eq!(url(before), moved, "{before}");
+        }
+        assert_eq!(url("https://192.0.2.1:9443/admission/t0ken"), None);
+        let behind_a_proxy = url("https://proxy.example/bellhop/admission");
+        assert_eq!(behind_a_proxy.as_deref(), Some("https://proxy.example/bellhop/admission/t0ken"));
     }
 }

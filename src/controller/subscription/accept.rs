@@ -28,12 +28,16 @@ pub async fn accept(
     let (namespace, uid) = (subscription.namespace().unwrap_or_default(), uid_of(subscription)?);
     let authorization = oauth::choose_client(desk, subscription).await?;
     {
-        // Within one process, one after the other, so that eleven at once do not run into eleven conflicts.
-        let _turn = context.accepting.lock().await;
+        let _turn = context.accepting.wait(&namespace, plugin).await;
         let mut ledger = context.ledgers.get(&namespace, plugin).await?;
-        let waiting = waiting(context, &namespace, plugin, uid).await?;
         let cap = context.options.max_subscriptions;
-        match decide(ledger.holders.keys(), &waiting, cap, uid) {
+        let decide = |waiting: &[Waiting]| decide(ledger.holders.keys(), waiting, cap, uid);
+        let mut decision = decide(&known(context, &namespace, plugin, uid));
+        if decision == Decision::Full {
+            // What is known may be behind, and nobody comes back to one that is refused because of others that are gone.
+            decision = decide(&listed(context, &namespace, plugin, uid).await?);
+        }
+        match decision {
             Decision::Held => {}
             Decision::Take => {
                 ledger.holders.insert(uid, subscription.name_any());
@@ -78,13 +82,27 @@ pub async fn accept(
     context.vault.create(custody).await
 }
 
-/// The Subscriptions of this plugin and namespace, as the API server lists them now, that may want a slot.
-async fn waiting(context: &Context, namespace: &str, plugin: &str, me: Uuid) -> Result<Vec<Waiting>, Failure> {
+/// The Subscriptions of this plugin and namespace that may want a slot, as the watch has shown them.
+///
+/// All that were created before the one that asks are among them: a watch tells of them in this order. Who holds a slot
+/// stands in the ledger alone.
+fn known(context: &Context, namespace: &str, plugin: &str, me: Uuid) -> Vec<Waiting> {
+    let of_plugin = |other: &Subscription| other.spec.plugin_ref.name == plugin;
+    let others = context.subscriptions.of_namespace(namespace, of_plugin);
+    waiting(others.iter().map(|other| &**other), me)
+}
+
+/// The same as the API server lists them now, which costs it and this process as much as all of them are large.
+async fn listed(context: &Context, namespace: &str, plugin: &str, me: Uuid) -> Result<Vec<Waiting>, Failure> {
     let api = Api::<Subscription>::namespaced(context.client.clone(), namespace);
     let list = api.list(&ListParams::default().fields(&format!("spec.pluginRef.name={plugin}"))).await?;
+    Ok(waiting(list.items.iter(), me))
+}
+
+fn waiting<'a>(subscriptions: impl Iterator<Item = &'a Subscription>, me: Uuid) -> Vec<Waiting> {
     // What was in the way of the one that asks is so no longer, whatever its status says.
     let is_me = |other: &&Subscription| uid_of(*other).is_ok_and(|uid| uid == me);
-    Ok(list.items.iter().filter(|other| is_me(other) || wants_slot(other)).filter_map(rank).collect())
+    subscriptions.filter(|other| is_me(other) || wants_slot(other)).filter_map(rank).collect()
 }
 
 /// Whether a Subscription holds a slot or may get one. One that is refused for another reason than the cap does not hold
@@ -107,7 +125,7 @@ fn rank(subscription: &Subscription) -> Option<Waiting> {
 /// # Errors
 /// [`Failure::Blocked`] if one does not serve it within ten seconds; the API server failed.
 pub async fn publish(context: &Context, custody: &Custody) -> Result<(), Failure> {
-    let route = calls::route(custody);
+    let route = calls::route(context, custody);
     let namespace = &context.common.ingress_namespace;
     let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
     let secret = route.to_secret(namespace);

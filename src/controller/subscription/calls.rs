@@ -5,7 +5,7 @@ use super::Blocked;
 use super::desk::Desk;
 use crate::api::{PublishedRoute, reason};
 use crate::controller::custody::{Custody, WebhookRecord};
-use crate::controller::{Context, Failure};
+use crate::controller::{Context, Failure, PluginState};
 use crate::external::{BudgetKey, CallFailure};
 use crate::plugin::{
     CallContext, CallError, Captured, CapturedAfter, Credentials, Found, HttpCall, HttpResponse, Page, Plugin, Secret,
@@ -21,9 +21,12 @@ const MOST_PAGES: usize = 100;
 /// Longest time that a list of webhooks may take.
 const LISTING_TIME: Duration = Duration::from_secs(60);
 
-/// What of a custody the ingress has to know.
-pub fn route(custody: &Custody) -> PublishedRoute {
+/// What of a custody the ingress has to know. The callback URL as a whole only where the external system signs it.
+pub fn route(context: &Context, custody: &Custody) -> PublishedRoute {
+    let plugin = context.plugins.get(&custody.accepted.plugin_ref.name);
+    let signs_url = matches!(plugin, PluginState::Ready(plugin) if plugin.verification_needs_url());
     PublishedRoute {
+        url: signs_url.then(|| callback_url(context, custody)),
         token: custody.token.clone(),
         callback_secrets: custody.secrets(),
         uid: custody.uid,

@@ -18,6 +18,7 @@ mod times;
 mod upkeep;
 pub mod valid;
 
+use super::cache::Cache;
 use super::custody::{AUTHORIZATION_VERSION_ANNOTATION, SUBSCRIPTION_ANNOTATION};
 use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, uid_of};
@@ -31,6 +32,7 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{PredicateConfig, WatchStreamExt, watcher};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -63,12 +65,15 @@ pub struct Followed {
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
     let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
-    let secrets: Vec<Api<PartialObjectMeta<Secret>>> = context.common.scope().apis(&context.client);
+    let own_namespace = context.common.namespace.clone();
+    // Plugins have their default clients in Bellhop's own namespace.
+    let secrets: Vec<Api<PartialObjectMeta<Secret>>> =
+        context.common.scope().with(&own_namespace).apis(&context.client);
     let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
     let of_plugin = by_plugin(context.subscriptions.clone());
-    let of_secret = by_secret(context.subscriptions.clone());
+    let of_secret = by_secret(context.subscriptions.clone(), context.plugins.store().clone(), own_namespace);
     let next_in_line = waiting_behind(context.subscriptions.clone());
-    Controller::for_stream(stream(followed.subscriptions), context.subscriptions.clone())
+    Controller::for_stream(stream(followed.subscriptions), context.subscriptions.store().clone())
         .with_config(super::config(CONCURRENCY))
         .watches_stream(stream(followed.plugins), of_plugin)
         .watches_stream(stream(followed.triggers), of_trigger)
@@ -81,18 +86,26 @@ pub async fn run(followed: Followed, context: Arc<Context>, shutdown: Cancellati
         .await;
 }
 
-fn by_plugin(store: Store<Subscription>) -> impl Fn(TriggerPlugin) -> Vec<ObjectRef<Subscription>> {
-    move |plugin| refs(store.state_filter(|subscription| subscription.spec.plugin_ref.name == plugin.name_any()))
+fn by_plugin(known: Cache<Subscription>) -> impl Fn(TriggerPlugin) -> Vec<ObjectRef<Subscription>> {
+    move |plugin| {
+        let name = plugin.name_any();
+        refs(known.store().state_filter(|subscription| subscription.spec.plugin_ref.name == name))
+    }
 }
 
 /// A Secret with the label is noticed by those that name it, those that it was made for, and those that wait for an OAuth
-/// client.
-fn by_secret(store: Store<Subscription>) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<Subscription>> {
+/// client: one of their workspace or, in Bellhop's `own_namespace`, the default one of their plugin.
+fn by_secret(
+    known: Cache<Subscription>,
+    plugins: Store<TriggerPlugin>,
+    own_namespace: String,
+) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<Subscription>> {
     move |secret| {
         let name = secret.name_any();
         let owners: Vec<&str> = secret.owner_references().iter().map(|owner| &*owner.uid).collect();
         let plugin = secret.labels().get(CREDENTIALS_FOR_LABEL);
-        refs(store.state_filter(|subscription| {
+        let namespace = secret.namespace().unwrap_or_default();
+        let mut woken = known.of_namespace(&namespace, |subscription| {
             let method = &subscription.spec.authorization;
             let named = [
                 method.api_key.as_ref().map(|method| &method.secret_ref),
@@ -102,9 +115,31 @@ fn by_secret(store: Store<Subscription>) -> impl Fn(PartialObjectMeta<Secret>) -
             let names = named.into_iter().flatten().any(|secret| secret.name == name);
             let owns = subscription.uid().is_some_and(|uid| owners.contains(&&*uid));
             let may_choose = method.oauth2.is_some() && plugin == Some(&subscription.spec.plugin_ref.name);
-            subscription.namespace() == secret.namespace() && (names || owns || may_choose)
-        }))
+            names || owns || may_choose
+        });
+        if namespace == own_namespace {
+            let plugins = with_default_client(&plugins, &name);
+            let takes_default = |subscription: &Subscription| {
+                let method = subscription.spec.authorization.oauth2.as_ref();
+                method.is_some_and(|method| method.client_secret_ref.is_none())
+                    && plugins.contains(&subscription.spec.plugin_ref.name)
+            };
+            if !plugins.is_empty() {
+                woken.extend(known.store().state_filter(takes_default));
+            }
+        }
+        refs(woken)
     }
+}
+
+/// The plugins whose default OAuth client is in the Secret of this name, whatever the Secret's label says: that it says
+/// something else now is what their Subscriptions have to learn.
+fn with_default_client(plugins: &Store<TriggerPlugin>, secret: &str) -> BTreeSet<String> {
+    let found = plugins.state_filter(|plugin| {
+        let oauth2 = plugin.spec.authorization.oauth2.as_ref();
+        oauth2.and_then(|oauth2| oauth2.default_client.as_ref()).is_some_and(|client| client.secret_ref.name == secret)
+    });
+    found.iter().map(|plugin| plugin.name_any()).collect()
 }
 
 /// Custodies into which somebody else than the pass has written: a grant of OAuth, or a secret that an external system has
@@ -127,12 +162,11 @@ fn of_custody(custody: PartialObjectMeta<Secret>) -> Option<ObjectRef<Subscripti
 }
 
 /// When a Subscription changes or goes, those that wait for a slot beside it look again.
-fn waiting_behind(store: Store<Subscription>) -> impl Fn(Subscription) -> Vec<ObjectRef<Subscription>> {
+fn waiting_behind(known: Cache<Subscription>) -> impl Fn(Subscription) -> Vec<ObjectRef<Subscription>> {
     move |changed| {
-        refs(store.state_filter(|other| {
-            other.namespace() == changed.namespace()
-                && other.spec.plugin_ref == changed.spec.plugin_ref
-                && other.uid() != changed.uid()
+        refs(known.of_namespace(&changed.namespace().unwrap_or_default(), |other| {
+            other.spec.plugin_ref == changed.spec.plugin_ref
+                && other.metadata.uid != changed.metadata.uid
                 && waits_for_slot(other)
         }))
     }

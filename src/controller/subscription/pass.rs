@@ -62,7 +62,7 @@ impl<'a> Pass<'a> {
         let stored = context.vault.get(uid).await?;
         let mut live = None;
         if let Some(stored) = &stored {
-            let route = calls::route(&stored.custody);
+            let route = calls::route(context, &stored.custody);
             live = context.replicas.serve(&route).await.then(|| route.version().digest);
         }
         let looked = context.memory.looked(uid);
@@ -79,7 +79,7 @@ impl<'a> Pass<'a> {
     }
 
     fn is_live(&self) -> bool {
-        let digest = self.custody().map(|custody| calls::route(custody).version().digest);
+        let digest = self.custody().map(|custody| calls::route(self.context, custody).version().digest);
         digest.is_some() && digest == self.live
     }
 
@@ -144,7 +144,8 @@ impl<'a> Pass<'a> {
         let custody = self.custody();
         let (mut handed_over, mut link) = (true, String::new());
         if let Some(custody) = custody {
-            handed_over = secrets::is_handed_over(self.context, custody).await?;
+            // Nobody is told of a callback URL before it is live, so until then it does not matter.
+            handed_over = !self.is_live() || secrets::is_handed_over(self.context, custody).await?;
             link = oauth::link(self.context, custody);
         }
         Ok(plan::next(&View {
@@ -190,7 +191,7 @@ impl<'a> Pass<'a> {
         match step {
             Step::Publish => {
                 accept::publish(self.context, &stored.custody).await?;
-                self.live = Some(calls::route(&stored.custody).version().digest);
+                self.live = Some(calls::route(self.context, &stored.custody).version().digest);
                 Ok(stored)
             }
             Step::HandOver => {
@@ -341,9 +342,8 @@ pub async fn write_status(
     custody: Option<&Custody>,
     outcome: &Outcome,
 ) -> Result<(), Failure> {
-    let triggers = context.triggers.state_filter(|trigger| {
-        trigger.namespace() == subscription.namespace() && trigger.spec.subscription_ref.name == subscription.name_any()
-    });
+    let (namespace, name) = (subscription.namespace().unwrap_or_default(), subscription.name_any());
+    let triggers = context.triggers.of_namespace(&namespace, |trigger| trigger.spec.subscription_ref.name == name);
     let mut next = status::status(&status::Facts {
         subscription,
         custody,
@@ -360,7 +360,7 @@ pub async fn write_status(
         return Ok(());
     }
     next.last_request_time = None;
-    let api = Api::<Subscription>::namespaced(context.client.clone(), &subscription.namespace().unwrap_or_default());
+    let api = Api::<Subscription>::namespaced(context.client.clone(), &namespace);
     context.apply_status(super::FIELD_MANAGER, &api, subscription, &next).await
 }
 

@@ -72,28 +72,37 @@ async fn keep(context: &Context, plugin: &TriggerPlugin) -> Result<Action, Failu
     Ok(context.requeue(uid_of(plugin)?, None))
 }
 
-/// The Subscriptions of a plugin, as `namespace/name`: those that are accepted or about to be. Those that are being
-/// deleted still need it, those that were refused do not.
-fn users(context: &Context, plugin: &str) -> Vec<String> {
-    let users = context.subscriptions.state_filter(|subscription| {
+/// The Subscriptions of a plugin: those that are accepted or about to be. Those that are being deleted still need it, those
+/// that were refused do not.
+fn users(context: &Context, plugin: &str) -> Vec<Arc<Subscription>> {
+    context.subscriptions.store().state_filter(|subscription| {
         let mut conditions = subscription.status.iter().flat_map(|status| &status.conditions);
-        let refused = conditions.any(|c| c.type_ == type_::ACCEPTED && c.status == Is::False.as_str());
-        subscription.spec.plugin_ref.name == plugin && !refused
-    });
-    let mut names: Vec<_> =
-        users.iter().map(|user| format!("{}/{}", user.namespace().unwrap_or_default(), user.name_any())).collect();
-    names.sort();
-    names
+        subscription.spec.plugin_ref.name == plugin
+            && !conditions.any(|c| c.type_ == type_::ACCEPTED && c.status == Is::False.as_str())
+    })
 }
 
-fn status(plugin: &TriggerPlugin, users: &[String], mistakes: Option<&Vec<Mistake>>, now: Time) -> TriggerPluginStatus {
+/// The first ten by name.
+fn named(users: &[Arc<Subscription>]) -> String {
+    let name = |user: &Arc<Subscription>| format!("{}/{}", user.namespace().unwrap_or_default(), user.name_any());
+    let mut names: Vec<_> = users.iter().map(name).collect();
+    names.sort();
+    names.truncate(10);
+    names.join(", ")
+}
+
+fn status(
+    plugin: &TriggerPlugin,
+    users: &[Arc<Subscription>],
+    mistakes: Option<&Vec<Mistake>>,
+    now: Time,
+) -> TriggerPluginStatus {
     let old = plugin.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&old.conditions, plugin.metadata.generation, now);
     let deleting = plugin.metadata.deletion_timestamp.is_some();
     match mistakes {
         _ if deleting && !users.is_empty() => {
-            let named = users.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
-            let message = format!("deleted when its {} Subscriptions are gone: {named}", users.len());
+            let message = format!("deleted when its {} Subscriptions are gone: {}", users.len(), named(users));
             conditions.set(type_::READY, Is::False, reason::IN_USE, message);
         }
         Some(mistakes) => {

@@ -2,6 +2,7 @@
 
 pub mod plan;
 
+use super::cache::Cache;
 use super::watch::{Changes, stream};
 use super::{Context, Failure, PluginState, uid_of};
 use crate::api::{Conditions, Is, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_};
@@ -11,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +35,7 @@ pub struct Followed {
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
     let of_subscription = by_subscription(context.triggers.clone());
     let of_plugin = by_plugin(context.triggers.clone(), context.subscriptions.clone());
-    Controller::for_stream(stream(followed.triggers), context.triggers.clone())
+    Controller::for_stream(stream(followed.triggers), context.triggers.store().clone())
         .with_config(super::config(CONCURRENCY))
         .watches_stream(stream(followed.subscriptions), of_subscription)
         .watches_stream(stream(followed.plugins), of_plugin)
@@ -44,26 +45,30 @@ pub async fn run(followed: Followed, context: Arc<Context>, shutdown: Cancellati
         .await;
 }
 
-fn by_subscription(store: Store<WorkflowTrigger>) -> impl Fn(Subscription) -> Vec<ObjectRef<WorkflowTrigger>> {
+fn by_subscription(known: Cache<WorkflowTrigger>) -> impl Fn(Subscription) -> Vec<ObjectRef<WorkflowTrigger>> {
     move |subscription| {
-        let of_it = store.state_filter(|trigger| names(trigger, &subscription));
+        let (namespace, name) = (subscription.namespace().unwrap_or_default(), subscription.name_any());
+        let of_it = known.of_namespace(&namespace, |trigger| trigger.spec.subscription_ref.name == name);
         of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
     }
 }
 
 fn by_plugin(
-    triggers: Store<WorkflowTrigger>,
-    subscriptions: Store<Subscription>,
+    triggers: Cache<WorkflowTrigger>,
+    subscriptions: Cache<Subscription>,
 ) -> impl Fn(TriggerPlugin) -> Vec<ObjectRef<WorkflowTrigger>> {
     move |plugin| {
-        let of_plugin = subscriptions.state_filter(|s| s.spec.plugin_ref.name == plugin.name_any());
-        let of_it = triggers.state_filter(|trigger| of_plugin.iter().any(|subscription| names(trigger, subscription)));
+        let name = plugin.name_any();
+        let of_it = triggers.store().state_filter(|trigger| {
+            let subscription = subscription_of(trigger, &subscriptions);
+            subscription.is_some_and(|subscription| subscription.spec.plugin_ref.name == name)
+        });
         of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
     }
 }
 
-fn names(trigger: &WorkflowTrigger, subscription: &Subscription) -> bool {
-    trigger.namespace() == subscription.namespace() && trigger.spec.subscription_ref.name == subscription.name_any()
+fn subscription_of(trigger: &WorkflowTrigger, known: &Cache<Subscription>) -> Option<Arc<Subscription>> {
+    known.get(trigger.metadata.namespace.as_deref()?, &trigger.spec.subscription_ref.name)
 }
 
 async fn reconcile(trigger: Arc<WorkflowTrigger>, context: Arc<Context>) -> Result<Action, Failure> {
@@ -71,7 +76,7 @@ async fn reconcile(trigger: Arc<WorkflowTrigger>, context: Arc<Context>) -> Resu
 }
 
 async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Failure> {
-    let subscription = context.subscriptions.find(|subscription| names(trigger, subscription));
+    let subscription = subscription_of(trigger, &context.subscriptions);
     let plugin = match &subscription {
         Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name),
         None => PluginState::NotFound,

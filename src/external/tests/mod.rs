@@ -2,6 +2,7 @@
 
 mod addresses;
 mod limits;
+mod oauth;
 mod tls;
 
 use super::address::{AddressPolicy, Lookup};

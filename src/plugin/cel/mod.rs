@@ -117,6 +117,11 @@ impl Expression {
         }
     }
 
+    /// The expression as its author wrote it.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Whether the expression mentions this variable.
     pub(crate) fn uses(&self, variable: &str) -> bool {
         self.used.contains(variable)

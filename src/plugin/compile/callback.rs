@@ -1,28 +1,39 @@
 //! `spec.callback` and `spec.events`.
 
-use super::super::cel::Scope;
+use super::super::cel::{Expression, Scope};
 use super::super::event::{EventKind, Parameter, Variable};
 use super::super::handshake::Handshake;
 use super::super::schema::Schema;
-use super::super::{Callback, verification};
+use super::super::verification::{self, Verifier};
+use super::super::{Callback, Mistake};
 use super::{Compiler, Taken, request_scope};
 use crate::api::{self, PluginEvent};
 use std::sync::Arc;
+
+impl verification::Compile for Compiler<'_> {
+    fn expression(&mut self, field: &str, source: &str, scope: &Scope) -> Expression {
+        Compiler::expression(self, field, source, scope)
+    }
+
+    fn mistake(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+}
 
 impl Compiler<'_> {
     pub(super) fn callback(&mut self, callback: &api::Callback) -> Callback {
         if callback.verification.is_empty() {
             self.mistake("spec.callback.verification", "is empty; no check at all must be written as `none: {}`");
         }
+        let (request, mut verifiers) = (request_scope(), Vec::new());
         for (at, verification) in callback.verification.iter().enumerate() {
             let field = format!("spec.callback.verification[{at}]");
-            self.mistakes.extend(verification::check(&field, verification));
+            verifiers.push(Verifier::compile(&field, verification, &request, self));
         }
-        let request = request_scope();
         let item = self.item_scope();
         let handshakes = callback.handshakes.iter().enumerate();
         Callback {
-            verification: callback.verification.clone(),
+            verification: verifiers,
             handshakes: handshakes.map(|(at, handshake)| self.handshake(at, handshake)).collect(),
             payload_field: callback.form_payload_field.clone(),
             items: self.optional("spec.callback.items", callback.items.as_ref(), &request),

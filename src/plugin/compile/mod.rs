@@ -12,7 +12,7 @@ use super::steps::SECRET;
 use super::template::Template;
 use super::webhook::Calls;
 use super::{Callback, Plugin, SecretSource};
-use crate::api::{self, TriggerPluginSpec, Verification};
+use crate::api::{self, TriggerPluginSpec};
 use http::HeaderName;
 use std::collections::BTreeMap;
 
@@ -176,7 +176,7 @@ impl Compiler<'_> {
             }
             return SecretSource::External;
         }
-        let verified = callback.verification.iter().any(|verification| !matches!(verification, Verification::None(_)));
+        let verified = callback.verification.iter().any(|verification| !verification.is_none());
         let told = create.map(|create| &create.call).into_iter().chain(&calls.update).any(Call::tells_secret);
         if verified || told { SecretSource::Generated } else { SecretSource::NotNeeded }
     }

@@ -7,6 +7,7 @@ mod handshakes;
 mod mistakes;
 mod oauth2;
 mod pagination;
+mod signatures;
 mod steps;
 mod triggers;
 mod verification;

@@ -50,6 +50,7 @@ pub(crate) fn published(n: u128) -> PublishedRoute {
         name: format!("sub-{n}"),
         plugin: "forge".into(),
         events: vec!["push".into()],
+        url: None,
     }
 }
 

@@ -241,18 +241,12 @@ impl ControlPlane {
                 .await?;
             *api_server = Some(process);
         }
-        let mut manager = parts.controller_manager.lock().await;
-        if gone(&mut manager)? {
-            *manager = Some(parts.start_controller_manager(&self.folder)?);
-        }
-        let mut scheduler = parts.scheduler.lock().await;
+        // Components that elect a leader end themselves when an outage outlasts their lease, and a kubelet starts them
+        // again. Here nobody else can take the lease, so without this they would go on where they stood: the scheduler
+        // with a memory that contradicts what it is told, the controllers with watches that are resumed a minute later.
+        restart(&parts.controller_manager, || parts.start_controller_manager(&self.folder)).await?;
         if parts.reachable.is_some() {
-            // What it remembers from before an outage may contradict what it is told after it; when it notices, it ends
-            // itself, and in a cluster a kubelet would start it again.
-            if let Some(mut old) = scheduler.take() {
-                old.kill9();
-            }
-            *scheduler = Some(parts.start_scheduler(&self.folder)?);
+            restart(&parts.scheduler, || parts.start_scheduler(&self.folder)).await?;
         }
         Ok(())
     }
@@ -277,11 +271,14 @@ impl ControlPlane {
 }
 
 /// Whether a process was not started yet, or has ended.
-fn gone(process: &mut Option<Process>) -> Result<bool> {
-    match process {
-        Some(process) => Ok(process.try_wait()?.is_some()),
-        None => Ok(true),
+/// Ends the process that is there, if there is one, and starts it anew.
+async fn restart(place: &Mutex<Option<Process>>, start: impl FnOnce() -> Result<Process>) -> Result<()> {
+    let mut place = place.lock().await;
+    if let Some(mut old) = place.take() {
+        old.kill9();
     }
+    *place = Some(start()?);
+    Ok(())
 }
 
 fn start_etcd(folder: &Path, log: &Path, port: u16) -> Result<Process> {

@@ -1,5 +1,6 @@
 //! Authorization by OAuth at the real Gitea, through its login and consent pages.
 
+mod late;
 mod strict;
 mod support;
 

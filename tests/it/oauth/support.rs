@@ -55,9 +55,15 @@ impl<'a> OAuth<'a> {
     /// Stores a client in Bellhop's own namespace, as an administrator does.
     pub async fn put_default_client(&self, name: &str, plugin: &str, id: &str, secret: &str) -> Result<()> {
         note_secret(secret)?;
+        self.put_for_default_client(name, Some(plugin), &[("clientID", id), ("clientSecret", secret)]).await
+    }
+
+    /// Stores a Secret in Bellhop's own namespace, whatever is in it and with or without the label.
+    pub async fn put_for_default_client(&self, name: &str, plugin: Option<&str>, data: &[(&str, &str)]) -> Result<()> {
+        let data: serde_json::Map<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let labels = plugin.map_or(json!({}), |plugin| json!({"bellhop.dev/credentials-for": plugin}));
         let object = json!({
-            "apiVersion": "v1", "kind": "Secret", "stringData": {"clientID": id, "clientSecret": secret},
-            "metadata": {"name": name, "labels": {"bellhop.dev/credentials-for": plugin}},
+            "apiVersion": "v1", "kind": "Secret", "stringData": data, "metadata": {"name": name, "labels": labels},
         });
         let api = Api::<Secret>::namespaced(self.workspace.client.clone(), NAMESPACE);
         api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await?;

@@ -128,7 +128,7 @@ async fn finish(pages: &Pages, custody: &Custody, flow: &Flow, answer: &Answer) 
     pages.clients.read_again(&mut custody.authorization, &custody.namespace, &parameters, &plugin).await?;
     let (secret, redirect) =
         (Secret::from(custody.authorization.client_secret.as_str()), redirect_url(&pages.public_url));
-    let client = client(&plugin, &custody, &secret, &redirect);
+    let client = client(&plugin, &custody, &secret, &redirect, &pages.metrics);
     let outcome = client.exchange(&pages.external, &code, flow.pkce_verifier.as_deref()).await;
     let token = match outcome {
         Ok(token) => token,

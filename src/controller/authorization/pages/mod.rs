@@ -18,6 +18,7 @@ use crate::controller::custody::{Custody, Vault};
 use crate::controller::{Compiler, Failure};
 use crate::external;
 use crate::plugin::Plugin;
+use crate::telemetry::Metrics;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request};
@@ -40,12 +41,20 @@ pub struct Pages {
     compiler: Compiler,
     external: external::Client,
     public_url: Url,
+    metrics: Metrics,
     limit: Limit,
 }
 
 impl Pages {
-    /// `namespace` is Bellhop's own, `public_url` is where browsers reach the pages.
-    pub fn new(client: kube::Client, namespace: &str, external: external::Client, public_url: Url) -> Self {
+    /// `namespace` is Bellhop's own, `public_url` is where browsers reach the pages; token requests are counted in
+    /// `metrics`.
+    pub fn new(
+        client: kube::Client,
+        namespace: &str,
+        external: external::Client,
+        public_url: Url,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             vault: Vault::new(client.clone(), namespace),
             clients: Clients::new(client.clone(), namespace),
@@ -53,6 +62,7 @@ impl Pages {
             client,
             external,
             public_url,
+            metrics,
             limit: Limit::default(),
         }
     }

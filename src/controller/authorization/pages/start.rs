@@ -116,7 +116,7 @@ async fn store(pages: &Pages, uid: Uuid, secret: &str, mut flow: Flow) -> Result
     let (client_secret, redirect) =
         (Secret::from(custody.authorization.client_secret.as_str()), redirect_url(&pages.public_url));
     let state = format!("{}.{}", uid.simple(), flow.state);
-    let url = client(&plugin, &custody, &client_secret, &redirect);
+    let url = client(&plugin, &custody, &client_secret, &redirect, &pages.metrics);
     let url = url.authorization_url(&state, flow.pkce_verifier.as_deref()).map_err(|error| broken(&error))?;
     tracing::info!(subscription = subscription(&custody), "a consent was begun");
     Ok(url)

@@ -116,6 +116,8 @@ async fn one_click_one_consent_and_a_grant_is_in_custody() {
     assert_eq!((grant.access_token.as_str(), grant.refresh_token.as_deref()), ("access-1", Some("refresh-1")));
     assert!(grant.expires_at.is_some_and(|at| at > now_millis() + 3_590_000));
     assert!(record.link.is_none() && record.flow.is_none() && record.problem.is_none());
+    let counted = r#"bellhop_external_calls_total{plugin="forge",call="oauth2.code",status="2xx"} 1"#;
+    assert!(world.metrics.to_text().contains(counted), "{}", world.metrics.to_text());
     // The link has done what it was for.
     assert_eq!(open(&world).await.0.status, StatusCode::NOT_FOUND);
 }

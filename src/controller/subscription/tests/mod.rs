@@ -4,6 +4,7 @@ mod acceptance;
 mod life;
 mod statuses;
 mod steps;
+mod wakes;
 
 use super::blocked::{Blocked, Outcome};
 use super::plan::{Given, Step, View, next};

@@ -65,13 +65,21 @@ impl Delivery {
 
     /// Adds a header with `prefix` and the HMAC-SHA256 of the body in hexadecimal.
     pub fn signed_hex(self, header: &str, prefix: &str, secret: &str) -> Delivery {
-        let signature = hex::encode(hmac(secret, &self.body));
+        let signature = hex::encode(self.hmac_after("", secret.as_bytes()));
         self.header(header, format!("{prefix}{signature}"))
+    }
+
+    /// The HMAC-SHA256 of `before` and the body.
+    pub fn hmac_after(&self, before: &str, key: &[u8]) -> Vec<u8> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+        mac.update(before.as_bytes());
+        mac.update(&self.body);
+        mac.finalize().into_bytes().to_vec()
     }
 
     /// Adds a header with `prefix` and the HMAC-SHA256 of the body in base64.
     pub fn signed_base64(self, header: &str, prefix: &str, secret: &str) -> Delivery {
-        let signature = base64::engine::general_purpose::STANDARD.encode(hmac(secret, &self.body));
+        let signature = base64::engine::general_purpose::STANDARD.encode(self.hmac_after("", secret.as_bytes()));
         self.header(header, format!("{prefix}{signature}"))
     }
 
@@ -85,10 +93,4 @@ impl Delivery {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answered { status, headers, body: response.bytes().await? })
     }
-}
-
-fn hmac(secret: &str, body: &[u8]) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length");
-    mac.update(body);
-    mac.finalize().into_bytes().to_vec()
 }

@@ -6,9 +6,8 @@
 //! query, to be answered with 200, text/plain and the decoded token), api-reference/v1.0/resources/subscription.md,
 //! api-reference/v1.0/api/subscription-{post-subscriptions,update,delete,list}.md (`clientState`, 404 after the end).
 //!
-//! Instead of: `clientState` comes back in each item of the body. Here, it comes in the header x-standin-client-state
-//! as well. And `expirationDateTime`, which Graph needs and which is days away, may be left out: the life is what the
-//! test says.
+//! Instead of: `expirationDateTime`, which Graph needs and which is days away, may be left out: the life is what the test
+//! says.
 
 use super::asked::text;
 use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json, millis, now};
@@ -68,7 +67,7 @@ impl Vendor for MicrosoftGraph {
     fn delivery(&self, webhook: &Webhook, event: &str, number: u64) -> Delivery {
         let item = json!({"subscriptionId": webhook.id, "clientState": webhook.secret, "changeType": event,
             "resource": format!("Users/a/Messages/{number}"), "id": format!("notification-{number}")});
-        Delivery::json(&webhook.url, &json!({"value": [item]})).header("x-standin-client-state", webhook.secret.clone())
+        Delivery::json(&webhook.url, &json!({"value": [item]}))
     }
 }
 

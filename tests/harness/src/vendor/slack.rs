@@ -3,10 +3,8 @@
 //! Facts: docs.slack.dev/apis/events-api (outer type `event_callback`, `event_id`, `event.type`),
 //! docs.slack.dev/reference/events/url_verification (the challenge, to be echoed as text or in JSON),
 //! docs.slack.dev/authentication/verifying-requests-from-slack (the app's signing secret, which Slack chooses).
-//!
-//! Instead of: Slack signs version, time and body. Here, the raw body is signed; the prefix `v0=` is Slack's.
 
-use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json};
+use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json, now};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::sync::Arc;
@@ -22,7 +20,11 @@ pub struct Slack {
 
 impl Slack {
     fn signed(&self, delivery: Delivery) -> Delivery {
-        delivery.signed_hex("x-slack-signature", "v0=", &self.signing_secret)
+        let time = now() / 1000;
+        let signature = hex::encode(delivery.hmac_after(&format!("v0:{time}:"), self.signing_secret.as_bytes()));
+        delivery
+            .header("x-slack-request-timestamp", time.to_string())
+            .header("x-slack-signature", format!("v0={signature}"))
     }
 
     /// A person enters the Request URL in the app's settings; it is verified at once.

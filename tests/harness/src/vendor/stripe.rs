@@ -2,12 +2,11 @@
 //!
 //! Facts: docs.stripe.com/api/webhook_endpoints (form encoding, `enabled_events[]`, `secret`: "only returned at
 //! creation", update by POST, `deleted` in the answer to delete), docs.stripe.com/api/authentication (the key is the
-//! user of Basic, without a password), docs.stripe.com/api/pagination (`starting_after`, `has_more`).
-//!
-//! Instead of: Stripe signs time and body, `t=...,v1=...`. Here, the raw body is signed, and the header is `v1=...`.
+//! user of Basic, without a password), docs.stripe.com/api/pagination (`starting_after`, `has_more`),
+//! docs.stripe.com/webhooks/signature (time and body, `t=...,v1=...`; the secret is used as it is, `whsec_` included).
 
 use super::asked::{every, first};
-use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json};
+use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json, now};
 use crate::server::Reply;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -58,7 +57,9 @@ impl Vendor for Stripe {
     fn delivery(&self, webhook: &Webhook, event: &str, number: u64) -> Delivery {
         let body = json!({"id": format!("evt_{number}"), "object": "event", "type": event,
             "data": {"object": {"amount": number}}});
-        Delivery::json(&webhook.url, &body).signed_hex("stripe-signature", "v1=", &webhook.secret)
+        let (delivery, time) = (Delivery::json(&webhook.url, &body), now() / 1000);
+        let signature = hex::encode(delivery.hmac_after(&format!("{time}."), webhook.secret.as_bytes()));
+        delivery.header("stripe-signature", format!("t={time},v1={signature}"))
     }
 }
 

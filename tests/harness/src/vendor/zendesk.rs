@@ -3,12 +3,12 @@
 //! Facts: developer.zendesk.com/api-reference/webhooks/webhooks-api/webhooks (create, list with cursor pagination, show
 //! the signing secret, patch, delete), developer.zendesk.com/documentation/webhooks/verifying;
 //! developer.zendesk.com/documentation/api-basics/pagination (`links.next`, `meta.has_more`).
-//!
-//! Instead of: Zendesk signs time and body. Here, the raw body is signed.
 
 use super::asked::{strings, text};
 use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json};
 use crate::server::Reply;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -64,10 +64,14 @@ impl Vendor for Zendesk {
     }
 
     fn delivery(&self, webhook: &Webhook, event: &str, number: u64) -> Delivery {
-        Delivery::json(&webhook.url, &json!({"type": event, "detail": {"id": number.to_string()}}))
+        let delivery = Delivery::json(&webhook.url, &json!({"type": event, "detail": {"id": number.to_string()}}));
+        let time = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let signature = STANDARD.encode(delivery.hmac_after(&time, webhook.secret.as_bytes()));
+        delivery
             .header("x-zendesk-webhook-id", webhook.id.clone())
             .header("x-zendesk-webhook-invocation-id", format!("invocation-{number}"))
-            .signed_base64("x-zendesk-webhook-signature", "", &webhook.secret)
+            .header("x-zendesk-webhook-signature-timestamp", time)
+            .header("x-zendesk-webhook-signature", signature)
     }
 }
 

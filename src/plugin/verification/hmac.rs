@@ -1,0 +1,154 @@
+//! HMAC (RFC 2104) of parts of a request.
+
+use super::place::{Compiler, Place, Seen};
+use super::signed::Signed;
+use super::timestamp::Timestamp;
+use super::{BASE64_KEY, decode};
+use crate::api::{HmacAlgorithm, HmacKey, HmacVerification, KeyEncoding, SignatureEncoding, SignatureList};
+use crate::plugin::error::Refusal;
+use crate::plugin::secret::Secret;
+use base64::Engine as _;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
+use std::borrow::Cow;
+
+/// Most entries of a list that are looked at: each costs a decoding, and a comparison for each secret.
+const ENTRIES: usize = 32;
+
+/// A compiled HMAC.
+#[derive(Debug)]
+pub(crate) struct HmacVerifier {
+    place: Place,
+    algorithm: HmacAlgorithm,
+    encoding: SignatureEncoding,
+    prefix: String,
+    list: Option<SignatureList>,
+    key: HmacKey,
+    pub(super) signed: Signed,
+    timestamp: Option<Timestamp>,
+}
+
+impl HmacVerifier {
+    pub(super) fn compile(field: &str, settings: &HmacVerification, compiler: &mut Compiler<'_>) -> Self {
+        let has_list = settings.list.is_some();
+        let timestamp = settings.timestamp.as_ref();
+        Self {
+            place: compiler.place(field, settings.header.as_ref(), settings.query.as_ref(), settings.field.as_ref()),
+            algorithm: settings.algorithm,
+            encoding: settings.encoding,
+            prefix: settings.prefix.clone(),
+            list: settings.list.clone(),
+            key: settings.key.clone(),
+            signed: Signed::compile(field, &settings.signed, timestamp.is_some(), compiler),
+            timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, has_list, compiler)),
+        }
+    }
+
+    pub(super) fn verify(&self, seen: &Seen<'_>, secrets: &[&Secret]) -> Result<(), Refusal> {
+        let value = self.place.read(seen)?;
+        let entries = Entries::of(&value, self.list.as_ref()).ok_or_else(|| self.place.malformed("is no text"))?;
+        let signatures = entries.signatures().map(|entry| self.signature(entry)).collect::<Vec<_>>();
+        let readable: Vec<&Vec<u8>> = signatures.iter().flatten().collect();
+        if readable.is_empty() {
+            let refusal = signatures.into_iter().find_map(Result::err);
+            return Err(refusal.unwrap_or_else(|| self.place.malformed("has no signature in it")));
+        }
+        let timestamp = self.timestamp.as_ref().map(|timestamp| timestamp.check(seen, |key| entries.element(key)));
+        let timestamp = timestamp.transpose()?;
+        let parts = self.signed.parts(seen, timestamp.as_deref())?;
+        let mut usable = false;
+        for secret in secrets {
+            let Some(key) = key(&self.key, secret) else { continue };
+            usable = true;
+            let computed = match self.algorithm {
+                HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(&key, &parts, &readable),
+                HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(&key, &parts, &readable),
+                HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(&key, &parts, &readable),
+            };
+            if computed {
+                return Ok(());
+            }
+        }
+        Err(if usable { Refusal::Mismatch(self.place.name()) } else { Refusal::UnusableSecret })
+    }
+
+    fn signature(&self, entry: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let proof = entry
+            .strip_prefix(self.prefix.as_bytes())
+            .ok_or_else(|| self.place.malformed(format!("does not begin with {}", self.prefix)))?;
+        if proof.is_empty() {
+            return Err(self.place.malformed("is empty"));
+        }
+        let signature = decode(self.encoding, proof).map_err(|problem| self.place.malformed(problem))?;
+        let expected = match self.algorithm {
+            HmacAlgorithm::Sha1 => 20,
+            HmacAlgorithm::Sha256 => 32,
+            HmacAlgorithm::Sha512 => 64,
+        };
+        if signature.len() != expected {
+            let problem = format!("holds {} bytes instead of {expected}", signature.len());
+            return Err(self.place.malformed(problem));
+        }
+        Ok(signature)
+    }
+}
+
+/// The value that carries the signature, and its entries where it is a list.
+enum Entries<'a> {
+    One(&'a [u8]),
+    List(Vec<&'a str>, &'a SignatureList),
+}
+
+impl<'a> Entries<'a> {
+    fn of(value: &'a [u8], list: Option<&'a SignatureList>) -> Option<Self> {
+        let Some(list) = list else { return Some(Self::One(value)) };
+        let text = std::str::from_utf8(value).ok()?;
+        let entries = text.split(list.separator.as_str()).map(str::trim).filter(|entry| !entry.is_empty());
+        Some(Self::List(entries.take(ENTRIES).collect(), list))
+    }
+
+    fn signatures(&self) -> Box<dyn Iterator<Item = &'a [u8]> + '_> {
+        match self {
+            Self::One(value) => Box::new(std::iter::once(*value)),
+            Self::List(entries, list) => match &list.key {
+                None => Box::new(entries.iter().map(|entry| entry.as_bytes())),
+                Some(key) => Box::new(self.values(key).map(str::as_bytes)),
+            },
+        }
+    }
+
+    fn element(&self, key: &str) -> Option<&'a str> {
+        self.values(key).next()
+    }
+
+    fn values(&self, key: &str) -> impl Iterator<Item = &'a str> {
+        let (entries, list) = match self {
+            Self::One(_) => (&[][..], None),
+            Self::List(entries, list) => (entries.as_slice(), Some(*list)),
+        };
+        entries.iter().filter_map(move |entry| {
+            let (name, value) = entry.split_once(list?.assignment.as_str())?;
+            (name == key).then_some(value)
+        })
+    }
+}
+
+/// The bytes of the key that the secret holds; nothing if it cannot be read, or is empty.
+fn key<'a>(settings: &HmacKey, secret: &'a Secret) -> Option<Cow<'a, [u8]>> {
+    let secret = secret.expose();
+    let text = secret.strip_prefix(settings.prefix.as_bytes()).unwrap_or(secret);
+    let key = match settings.encoding {
+        KeyEncoding::Utf8 => Cow::Borrowed(text),
+        KeyEncoding::Base64 => Cow::Owned(BASE64_KEY.decode(text).ok()?),
+        KeyEncoding::Hex => Cow::Owned(hex::decode(text).ok()?),
+    };
+    (!key.is_empty()).then_some(key)
+}
+
+/// Whether any of the signatures is the HMAC of the parts.
+pub(super) fn matches<M: Mac + KeyInit + Clone>(key: &[u8], parts: &[Cow<'_, [u8]>], signatures: &[&Vec<u8>]) -> bool {
+    let Ok(mut mac) = <M as KeyInit>::new_from_slice(key) else { return false };
+    parts.iter().for_each(|part| mac.update(part));
+    signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
+}

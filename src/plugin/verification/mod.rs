@@ -1,0 +1,147 @@
+//! Proofs of who sent a request.
+
+mod hmac;
+mod place;
+mod public_key;
+mod signed;
+mod standard_webhooks;
+mod timestamp;
+mod token;
+
+use super::cel::{Expression, Scope};
+use super::error::{Mistake, Refusal};
+use super::request::CallbackRequest;
+use super::secret::Secret;
+use crate::api::{SignatureEncoding, Verification};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose};
+use place::Seen;
+
+/// Base64 as keys are written: some leave the padding out.
+const BASE64_KEY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, ANY_PADDING);
+const ANY_PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// A compiled verification.
+#[derive(Debug)]
+pub(crate) enum Verifier {
+    Hmac(hmac::HmacVerifier),
+    StandardWebhooks(standard_webhooks::StandardWebhooks),
+    PublicKey(public_key::PublicKeyVerifier),
+    Token(token::TokenVerifier),
+    None,
+}
+
+/// Compiles expressions of a verification and notes what is wrong.
+pub(crate) trait Compile {
+    /// An expression over `request` and `body`.
+    fn expression(&mut self, field: &str, source: &str, scope: &Scope) -> Expression;
+    /// Notes a mistake.
+    fn mistake(&mut self, mistake: Mistake);
+}
+
+impl Verifier {
+    /// Compiles the verification that is the value of `field`, over the variables of `scope`.
+    pub(crate) fn compile(field: &str, verification: &Verification, scope: &Scope, to: &mut dyn Compile) -> Self {
+        let mut compiler = place::Compiler { scope, to };
+        match verification {
+            Verification::Hmac(hmac) => {
+                Self::Hmac(hmac::HmacVerifier::compile(&format!("{field}.hmac"), hmac, &mut compiler))
+            }
+            Verification::StandardWebhooks(settings) => {
+                let field = format!("{field}.standardWebhooks");
+                Self::StandardWebhooks(standard_webhooks::StandardWebhooks::compile(&field, settings, &mut compiler))
+            }
+            Verification::PublicKey(settings) => {
+                let field = format!("{field}.publicKey");
+                Self::PublicKey(public_key::PublicKeyVerifier::compile(&field, settings, &mut compiler))
+            }
+            Verification::Token(token) => {
+                Self::Token(token::TokenVerifier::compile(&format!("{field}.token"), token, &mut compiler))
+            }
+            Verification::None(_) => Self::None,
+        }
+    }
+
+    /// Whether nothing is proven.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Whether the callback URL as it was registered is part of what is signed.
+    pub(crate) fn needs_url(&self) -> bool {
+        match self {
+            Self::Hmac(hmac) => hmac.signed.needs_url(),
+            Self::PublicKey(key) => key.signed.needs_url(),
+            Self::StandardWebhooks(_) | Self::Token(_) | Self::None => false,
+        }
+    }
+
+    /// Name, in lower case, of the header that carries the callback secret itself.
+    pub(crate) fn secret_header(&self) -> Option<String> {
+        match self {
+            Self::Token(token) => token.header(),
+            _ => None,
+        }
+    }
+
+    /// Name of the query parameter that carries the callback secret itself.
+    pub(crate) fn secret_query(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => token.query(),
+            _ => None,
+        }
+    }
+
+    fn verify(&self, seen: &Seen<'_>, secrets: &[Secret]) -> Result<(), Refusal> {
+        if self.is_none() {
+            return Ok(());
+        }
+        // With an empty secret everybody could sign.
+        let secrets: Vec<&Secret> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+        if secrets.is_empty() {
+            return Err(Refusal::NoSecret);
+        }
+        match self {
+            Self::Hmac(hmac) => hmac.verify(seen, &secrets),
+            Self::StandardWebhooks(settings) => settings.verify(seen, &secrets),
+            Self::PublicKey(key) => key.verify(seen, &secrets),
+            Self::Token(token) => token.verify(seen, &secrets),
+            Self::None => Ok(()),
+        }
+    }
+}
+
+/// Verifies a request: any of the verifications, with any of the secrets. `payload_field` is the field of a form that
+/// carries JSON, for expressions over `body`.
+///
+/// # Errors
+/// Why the verification failed that came furthest.
+pub(crate) fn verify(
+    verifiers: &[Verifier],
+    request: &CallbackRequest<'_>,
+    payload_field: Option<&str>,
+    secrets: &[Secret],
+) -> Result<(), Refusal> {
+    let seen = Seen::new(request, payload_field);
+    let mut refusal = Refusal::NoSecret;
+    for verifier in verifiers {
+        match verifier.verify(&seen, secrets) {
+            Ok(()) => return Ok(()),
+            Err(found) if found.rank() >= refusal.rank() => refusal = found,
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
+}
+
+/// Decodes a signature or a public key; otherwise what it is not.
+fn decode(encoding: SignatureEncoding, text: &[u8]) -> Result<Vec<u8>, &'static str> {
+    match encoding {
+        SignatureEncoding::Hex => hex::decode(text).map_err(|_| "is not hexadecimal"),
+        SignatureEncoding::Base64 => general_purpose::STANDARD.decode(text).map_err(|_| "is not base64"),
+        SignatureEncoding::Base64url => BASE64_URL.decode(text).map_err(|_| "is not base64 for URLs"),
+    }
+}

@@ -1,0 +1,134 @@
+//! Where a proof, or a part of what it covers, stands in a request.
+
+use super::Compile;
+use crate::plugin::cel::value::null;
+use crate::plugin::cel::{Data, Expression, Scope, Variables};
+use crate::plugin::error::{Mistake, Refusal};
+use crate::plugin::request::CallbackRequest;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+/// A request, with what expressions see of it: made when one first asks.
+pub(super) struct Seen<'a> {
+    pub(super) request: &'a CallbackRequest<'a>,
+    payload_field: Option<&'a str>,
+    data: OnceCell<(Data, Data)>,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(request: &'a CallbackRequest<'a>, payload_field: Option<&'a str>) -> Self {
+        Self { request, payload_field, data: OnceCell::new() }
+    }
+
+    /// What an expression gives, as text; a number is written out.
+    pub(super) fn text(&self, expression: &Expression) -> Result<String, Refusal> {
+        // A body that cannot be read is null, as in handshakes: then what is looked for in it is not there.
+        let (request, body) = self.data.get_or_init(|| {
+            (self.request.to_data(), self.request.parse_body(self.payload_field).unwrap_or_else(|_| null()))
+        });
+        let variables = Variables::default().with("request", request).with("body", body);
+        let place = format!("`{}`", expression.source());
+        match expression.json(&variables) {
+            Ok(Value::String(text)) => Ok(text),
+            Ok(Value::Number(number)) => Ok(number.to_string()),
+            Ok(_) => Err(Refusal::Malformed { place, problem: "is not a text".to_owned() }),
+            Err(_) => Err(Refusal::Missing(place)),
+        }
+    }
+
+    /// The one value of a header.
+    pub(super) fn header(&self, name: &str) -> Result<&'a [u8], Refusal> {
+        match self.request.header(name).as_slice() {
+            [] => Err(Refusal::Missing(format!("the header {name}"))),
+            [value] => Ok(value),
+            _ => Err(Refusal::Repeated(format!("the header {name}"))),
+        }
+    }
+
+    /// The one value of a query parameter, decoded.
+    pub(super) fn query(&self, name: &str) -> Result<String, Refusal> {
+        let values = url::form_urlencoded::parse(self.request.query().as_bytes());
+        let mut values = values.filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(value),
+            (None, _) => Err(Refusal::Missing(format!("the query parameter {name}"))),
+            (Some(_), Some(_)) => Err(Refusal::Repeated(format!("the query parameter {name}"))),
+        }
+    }
+}
+
+/// Where a value stands.
+#[derive(Debug)]
+pub(super) enum Place {
+    Header(String),
+    Query(String),
+    Field(Expression),
+}
+
+impl Place {
+    /// What people call it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Header(name) => format!("the header {name}"),
+            Self::Query(name) => format!("the query parameter {name}"),
+            Self::Field(expression) => format!("`{}`", expression.source()),
+        }
+    }
+
+    pub(super) fn read<'a>(&self, seen: &Seen<'a>) -> Result<Cow<'a, [u8]>, Refusal> {
+        match self {
+            Self::Header(name) => seen.header(name).map(Cow::Borrowed),
+            Self::Query(name) => seen.query(name).map(|value| Cow::Owned(value.into_bytes())),
+            Self::Field(expression) => seen.text(expression).map(|value| Cow::Owned(value.into_bytes())),
+        }
+    }
+
+    /// A refusal of what stands there.
+    pub(super) fn malformed(&self, problem: impl Into<String>) -> Refusal {
+        Refusal::Malformed { place: self.name(), problem: problem.into() }
+    }
+}
+
+/// Compiles places and expressions over `request` and `body`.
+pub(super) struct Compiler<'a> {
+    pub(super) scope: &'a Scope,
+    pub(super) to: &'a mut dyn Compile,
+}
+
+impl Compiler<'_> {
+    /// A place of which exactly one is set; the schema says so too.
+    pub(super) fn place(
+        &mut self,
+        field: &str,
+        header: Option<&String>,
+        query: Option<&String>,
+        expression: Option<&String>,
+    ) -> Place {
+        match (header, query, expression) {
+            (Some(name), None, None) => Place::Header(self.header(&format!("{field}.header"), name)),
+            (None, Some(name), None) => Place::Query(name.clone()),
+            (None, None, Some(source)) => Place::Field(self.expression(&format!("{field}.field"), source)),
+            _ => {
+                self.mistake(field, "set exactly one of header, query and field");
+                Place::Query(String::new())
+            }
+        }
+    }
+
+    /// The name of a header.
+    pub(super) fn header(&mut self, field: &str, name: &str) -> String {
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            self.mistake(field, format!("{name:?} is no header name"));
+        }
+        name.to_owned()
+    }
+
+    pub(super) fn expression(&mut self, field: &str, source: &str) -> Expression {
+        self.to.expression(field, source, self.scope)
+    }
+
+    pub(super) fn mistake(&mut self, field: &str, problem: impl Into<String>) {
+        self.to.mistake(Mistake::new(field, problem));
+    }
+}
