@@ -23,7 +23,7 @@ async fn what_is_refused_is_logged_with_how_it_was_answered_and_without_secrets(
     assert_eq!((refused.outcome, refused.subscription.name.as_str()), (Outcome::Refused, "sub-1"));
     let answer = refused.answer.as_ref().unwrap();
     assert_eq!((answer.status, answer.reason.as_str()), (401, "Unverified"));
-    assert!(answer.after_millis.is_some() && answer.message.as_ref().unwrap().contains("x-signature"), "{answer:?}");
+    assert!(answer.after_millis.is_some() && answer.message.as_ref().unwrap().contains("X-Signature"), "{answer:?}");
     assert!(!refused.verification.as_ref().unwrap().verified);
     let text = serde_json::to_string(&**refused).unwrap();
     assert!(!text.contains("hunter2") && !text.contains(SECRET), "{text}");
