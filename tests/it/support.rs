@@ -77,8 +77,9 @@ impl Own {
 /// A controller and an ingress, each a process of its own. There is no Service that leads to the ingress, so no route is
 /// confirmed and no webhook made; what is published is served all the same.
 pub struct Pair {
-    pub controller: Process,
-    pub ingress: Process,
+    /// Ends with the pair.
+    _controller: Process,
+    ingress: Process,
     pub public_url: String,
     pub log_address: SocketAddr,
     kubeconfig: PathBuf,
@@ -95,10 +96,10 @@ impl Pair {
         let (public_url, kubeconfig) = (format!("http://{public}"), control_plane.kubeconfig().to_owned());
         let data = world::dir().join(format!("{name}-ingress"));
         let options = ["--public-url", &public_url, "--ingress-service", "nowhere", "--internal-listen", &internal];
-        let controller = spawn(name, "controller", &options, &kubeconfig)?;
+        let _controller = spawn(name, "controller", &options, &kubeconfig)?;
         let ingress = spawn_ingress(name, &public, log_address, &data, &internal, &kubeconfig)?;
         let name = name.to_owned();
-        Ok(Pair { controller, ingress, public_url, log_address, kubeconfig, data, internal, name })
+        Ok(Pair { _controller, ingress, public_url, log_address, kubeconfig, data, internal, name })
     }
 
     /// Kills the ingress and starts it again with the same spool.
