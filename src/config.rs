@@ -182,6 +182,15 @@ pub struct Ingress {
     /// How long the record of a finished event is kept; a redelivery within this time is recognised
     #[arg(long, env = "BELLHOP_RETENTION", default_value = "168h", value_parser = duration)]
     pub retention: Duration,
+
+    /// Most finished requests that are kept of one Subscription; the oldest make room, and redeliveries of them are no
+    /// longer recognised
+    #[arg(long, env = "BELLHOP_LOG_REQUESTS_PER_SUBSCRIPTION", default_value_t = 50_000)]
+    pub log_requests_per_subscription: usize,
+
+    /// Most bytes of finished requests that are kept of one Subscription
+    #[arg(long, env = "BELLHOP_LOG_BYTES_PER_SUBSCRIPTION", default_value_t = 256 * 1024 * 1024)]
+    pub log_bytes_per_subscription: u64,
 }
 
 /// Options of `bellhop run`: controller and ingress in one process.
@@ -228,6 +237,10 @@ pub struct IngressOptions {
     /// it, there are no pages of an authorization, no captured secrets and no status.lastRequestTime
     #[arg(long, env = "BELLHOP_CONTROLLER_URL", value_parser = controller_url)]
     pub controller_url: Option<url::Url>,
+
+    /// Address of the log listener (TLS), at which the controller asks for requests
+    #[arg(long, env = "BELLHOP_LOG_ADDRESS", default_value = "127.0.0.1:9444")]
+    pub log_address: SocketAddr,
 }
 
 /// How log lines are written.

@@ -10,6 +10,7 @@ pub mod controller;
 pub mod delivery;
 pub mod external;
 pub mod ingress;
+pub mod log;
 pub mod plugin;
 pub mod routes;
 pub mod spool;

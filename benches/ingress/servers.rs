@@ -105,6 +105,8 @@ async fn bellhop(served: Served) -> Result<()> {
         max_bytes_per_subscription: options.spool_bytes_per_subscription,
         max_age: options.max_event_age,
         retention: options.retention,
+        max_finished_per_subscription: options.log_requests_per_subscription,
+        max_finished_bytes_per_subscription: options.log_bytes_per_subscription,
     };
     let spool = Spool::open(&options.data_dir.join("spool"), limits)?;
     let (metrics, health, shutdown) = (Metrics::new(), Health::default(), CancellationToken::new());

@@ -16,7 +16,7 @@ mod workflow_trigger;
 pub use conditions::{Conditions, Is, reason, type_};
 pub use crds::{all_crds, to_yaml};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedRoute, RouteVersion};
+pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedIdentity, PublishedRoute, RouteVersion};
 pub use reference::to_markdown;
 pub use subscription::*;
 pub use trigger_plugin::*;

@@ -110,8 +110,27 @@ pub struct PublishedController {
     /// The authorities of the controller's certificate, as PEM, one after the other; more than one only while the
     /// authority is being replaced.
     pub authorities: String,
-    /// What the ingress proves itself with.
+    /// What the ingress proves itself with to the controller, and the controller to the ingress.
     pub key: String,
+    /// What the ingress' log listener serves with; an earlier version of the controller publishes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PublishedIdentity>,
+}
+
+/// A certificate with its private key, both as PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedIdentity {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for PublishedIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishedIdentity").finish_non_exhaustive()
+    }
 }
 
 impl PublishedController {
@@ -187,10 +206,11 @@ mod tests {
 
     #[test]
     fn the_controller_survives_its_secret_and_is_not_debugged() {
-        let published = PublishedController { authorities: "PEM".into(), key: "hunter2".into() };
+        let log = Some(PublishedIdentity { certificate: "PEM".into(), key: "hunter3".into() });
+        let published = PublishedController { authorities: "PEM".into(), key: "hunter2".into(), log };
         let secret = published.to_secret("bellhop-ingress");
         assert_eq!(PublishedController::from_secret(&secret).unwrap(), published);
-        assert!(!format!("{published:?}").contains("hunter2"));
+        assert!(!format!("{published:?} {:?}", published.log).contains("hunter"));
         let error = PublishedController::from_secret(&Secret::default()).unwrap_err();
         assert!(error.contains("controller.json"), "{error}");
     }

@@ -11,7 +11,7 @@ use crate::plugin::Secret;
 use crate::routes;
 use crate::spool::{Limits, Spool};
 use crate::telemetry::Metrics;
-use crate::{controller, delivery, external};
+use crate::{controller, delivery, external, log};
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -104,10 +104,17 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
 /// As [`run`].
 pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let IngressOptions { common, ingress, controller_url } = options;
+        let IngressOptions { common, ingress, controller_url, log_address } = options;
         let ask = Ask::At(controller_url);
+        let socket = listen(log_address).await?;
         let ingress = Ingress::start(&common, ingress, client().await?, Metrics::new(), ask).await?;
-        ingress.serve(&common, shutdown).await;
+        let end = CancellationToken::new();
+        let log = ingress.serve_log(socket, end.clone());
+        let serve = async {
+            let _end = end.drop_guard_ref();
+            ingress.serve(&common, shutdown).await;
+        };
+        tokio::join!(serve, log);
         Ok(())
     })
 }
@@ -214,6 +221,11 @@ impl Ingress {
         metrics: Metrics,
         ask: Ask,
     ) -> anyhow::Result<Self> {
+        // The only one in its process is the only one at all.
+        let replica = match &ask {
+            Ask::Here(_) => log::replica(""),
+            Ask::At(_) => log::replica(&hostname::get().unwrap_or_default().to_string_lossy()),
+        };
         let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins)
             .map_err(anyhow::Error::msg)
             .context("--allow-runner-origin")?;
@@ -223,6 +235,8 @@ impl Ingress {
             max_bytes_per_subscription: options.spool_bytes_per_subscription,
             max_age: options.max_event_age,
             retention: options.retention,
+            max_finished_per_subscription: options.log_requests_per_subscription,
+            max_finished_bytes_per_subscription: options.log_bytes_per_subscription,
         };
         let spool = Spool::open(&options.data_dir.join("spool"), limits).context("the spool")?;
         let health = Health::default();
@@ -253,8 +267,16 @@ impl Ingress {
             options.body_limit,
             options.request_timeout,
         )
-        .with_controller(controller.clone());
+        .with_controller(controller.clone())
+        .with_replica(&replica);
         Ok(Self { client, routes, controller, options, listeners, state: Arc::new(state), delivery, delivery_end })
+    }
+
+    /// Serves the request log until `end`.
+    fn serve_log(&self, socket: TcpListener, end: CancellationToken) -> impl Future<Output = ()> + use<> {
+        tracing::info!(log = ?socket.local_addr().ok(), "listening");
+        let router = log::network(self.state.log(), self.routes.controller());
+        ingress::serve_log(socket, log::server_config(self.routes.controller()), router, end)
     }
 
     /// Follows the routes and serves until `shutdown`.

@@ -344,7 +344,7 @@ mod tests {
     }
 
     fn published(identity: &Identity) -> PublishedController {
-        PublishedController { authorities: identity.bundle(), key: identity.key().to_owned() }
+        identity.published()
     }
 
     #[tokio::test]

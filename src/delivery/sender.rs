@@ -106,7 +106,7 @@ impl Sender {
             Verdict::Dead(reason) => Next::Dead { reason },
         };
         let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        let attempt = Attempt { at, url, status, error, duration_ms };
+        let attempt = Attempt { at, url, status, error, duration_ms, answer: None };
         match self.spool.record_attempt(delivery.key, attempt, next.clone()).await {
             Ok(()) => match next {
                 Next::Retry { due_at } => After::Again(PendingDelivery { attempts: attempts + 1, due_at, ..delivery }),

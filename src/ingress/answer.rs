@@ -33,9 +33,9 @@ pub fn shaken(reply: HandshakeReply) -> Response {
     response
 }
 
-/// The answer to a request that is refused, with the reason for the reader of the sender's log.
-pub fn refused(answer: Answer, reason: &str) -> Response {
-    let status = match answer {
+/// With which status a request is refused.
+pub fn status(answer: Answer) -> StatusCode {
+    match answer {
         Answer::UnknownRoute => StatusCode::NOT_FOUND,
         Answer::Unverified => StatusCode::UNAUTHORIZED,
         Answer::BadBody => StatusCode::BAD_REQUEST,
@@ -48,8 +48,12 @@ pub fn refused(answer: Answer, reason: &str) -> Response {
         Answer::Accepted | Answer::Duplicate | Answer::Requeued | Answer::Handshake | Answer::Panicked => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
-    };
-    let mut response = respond(status, json!({ "error": reason }).to_string());
+    }
+}
+
+/// The answer to a request that is refused, with the reason for the reader of the sender's log.
+pub fn refused(answer: Answer, reason: &str) -> Response {
+    let mut response = respond(status(answer), json!({ "error": reason }).to_string());
     let headers = response.headers_mut();
     match answer {
         Answer::SpoolFull | Answer::SpoolFailed => drop(headers.insert(RETRY_AFTER, LATER)),

@@ -3,7 +3,10 @@
 use super::body::{self, BodyError, Declared};
 use super::handshake::{Uncaptured, capture};
 use super::{State, answer, now_millis, request_id};
-use crate::plugin::{CallbackRequest, HandshakeReply};
+use crate::log::convert::{self, About, Passed};
+use crate::log::mask::Mask;
+use crate::log::model::{self, MASK, Outcome, Verification};
+use crate::plugin::{CallbackRequest, HandshakeReply, Secret};
 use crate::routes::Route;
 use crate::spool::{AppendError, Appended, Request as Stored};
 use crate::telemetry::Answer;
@@ -26,14 +29,23 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 const STORED_HEADERS: usize = 32 * 1024;
 /// Longest delivery id that is stored as it is, in bytes.
 const LONGEST_ID: usize = 256;
-/// Header fields that are never stored, because they carry credentials.
+/// Header fields whose values are never stored, because they carry credentials.
 const SECRET_HEADERS: [header::HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
-
-/// What stands for the value of a secret query parameter.
-const MASK: &str = "***";
 
 /// A refusal: how it is answered and counted, and why.
 struct Refused(Answer, String);
+
+/// What was found out about a request until it was answered.
+#[derive(Default)]
+struct Seen {
+    route: Option<Arc<Route>>,
+    head: Option<Parts>,
+    body: Option<Bytes>,
+    delivery_id: Option<String>,
+    verification: Option<Verification>,
+    /// A secret that it brought.
+    secret: Option<Secret>,
+}
 
 /// What became of a request that is not refused.
 enum Taken {
@@ -46,24 +58,83 @@ enum Taken {
 /// Answers one request.
 pub async fn handle(state: Arc<State>, token: String, request: Request<Body>) -> Response {
     let started = Instant::now();
-    let mut route = None;
-    let outcome = AssertUnwindSafe(take(&state, &token, request, &mut route)).catch_unwind().await;
+    let mut seen = Seen::default();
+    let outcome = AssertUnwindSafe(take(&state, &token, request, started, &mut seen)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(Refused(Answer::Panicked, "internal error".to_owned())));
-    let plugin = route.as_ref().map_or(&state.no_plugin, |route: &Arc<Route>| route.plugin_name());
+    let plugin = seen.route.as_ref().map_or(&state.no_plugin, |route: &Arc<Route>| route.plugin_name());
     match outcome {
         Ok(Taken::Stored(id, how)) => {
             state.metrics.request(plugin, how, started.elapsed());
+            if how != Answer::Accepted {
+                seen.pass(&state, Outcome::Duplicate, (how, 200), started, repeats(&state, id, how));
+            }
             answer::stored(id, how)
         }
         Ok(Taken::Shaken(reply)) => {
             state.metrics.request(plugin, Answer::Handshake, started.elapsed());
+            let answer = (Answer::Handshake, reply.status);
+            seen.pass(&state, Outcome::Handshake, answer, started, Said::default());
             answer::shaken(reply)
         }
         Err(Refused(how, why)) => {
             state.metrics.request(plugin, how, started.elapsed());
-            log_refusal(route.as_deref(), how, &why);
+            log_refusal(seen.route.as_deref(), how, &why);
+            let said = Said { message: Some(&why), ..Said::default() };
+            seen.pass(&state, Outcome::Refused, (how, answer::status(how).as_u16()), started, said);
             answer::refused(how, &why)
         }
+    }
+}
+
+/// What else there is to say of a request that is not stored.
+#[derive(Default)]
+struct Said<'a> {
+    /// What the sender was told.
+    message: Option<&'a str>,
+    /// What it was not told.
+    note: Option<String>,
+}
+
+fn repeats(state: &State, id: Uuid, how: Answer) -> Said<'static> {
+    let first = model::name(&state.replica, id);
+    let note = match how {
+        Answer::Requeued => format!("repeats {first}, whose dead letters are delivered again"),
+        _ => format!("repeats {first}"),
+    };
+    Said { note: Some(note), ..Said::default() }
+}
+
+impl Seen {
+    /// Puts a request into the log that is not stored. Requests to unknown URLs belong to nobody.
+    fn pass(&self, state: &State, outcome: Outcome, (how, status): (Answer, u16), started: Instant, said: Said<'_>) {
+        let (Some(route), Some(head)) = (&self.route, &self.head) else { return };
+        let Some(left_out) = state.passing.admit(route.uid(), outcome, started) else { return };
+        let mut mask = Mask::of(Some(route));
+        if let Some(secret) = &self.secret {
+            mask = mask.with(secret.expose());
+        }
+        let left_out = (left_out > 0).then(|| format!("{left_out} others like it were left out of the log before it"));
+        let notes: Vec<String> = said.note.into_iter().chain(left_out).collect();
+        let elapsed = started.elapsed().as_millis();
+        let passed = Passed {
+            id: Uuid::new_v4(),
+            at: now_millis(),
+            subscription: (route.namespace(), route.name(), route.uid()),
+            outcome,
+            head,
+            body: self.body.as_deref(),
+            delivery_id: self.delivery_id.as_deref(),
+            answer: model::Answer {
+                status,
+                after_millis: u64::try_from(elapsed).ok(),
+                reason: format!("{how:?}"),
+                message: said.message.map(str::to_owned),
+            },
+            verification: self.verification.clone(),
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
+        };
+        let about = About { replica: &state.replica, plugin: Some(route.plugin_name()), mask: &mask };
+        state.passing.keep(convert::passing(passed, &about));
     }
 }
 
@@ -71,7 +142,8 @@ async fn take(
     state: &State,
     token: &str,
     request: Request<Body>,
-    found: &mut Option<Arc<Route>>,
+    started: Instant,
+    seen: &mut Seen,
 ) -> Result<Taken, Refused> {
     if !state.routes.is_synced() {
         return Err(Refused(Answer::NotSynced, "starting; come back soon".to_owned()));
@@ -79,23 +151,28 @@ async fn take(
     let Some(route) = state.routes.by_token(token) else {
         return Err(Refused(Answer::UnknownRoute, "there is no such callback URL".to_owned()));
     };
-    let route = &*found.insert(route);
+    let route = &*seen.route.insert(route);
     let (parts, body) = request.into_parts();
+    let parts = &*seen.head.insert(parts);
     check_encoding(&parts.headers)?;
     let (body, _reservation) = body::read(body, declared(&parts.headers), &state.bounds, route.traffic())
         .await
         .map_err(|error| unread(error, state))?;
+    let body = &*seen.body.insert(body);
 
     let query = parts.uri.query().unwrap_or_default();
     let now = i64::try_from(now_millis()).unwrap_or(i64::MAX);
-    let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, &body);
+    let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, body);
     let callback = callback.at(now).registered(route.url());
     let plugin = route.plugin();
-    let verify = || {
-        let refused = |refusal: crate::plugin::Refusal| Refused(Answer::Unverified, refusal.to_string());
-        plugin.verify(&callback, route.secrets()).map_err(refused)
+    let verification = &mut seen.verification;
+    let mut verify = || {
+        let proof = plugin.verify(&callback, route.secrets()).map_err(|refusal| refusal.to_string());
+        *verification = Some(Verification { verified: proof.is_ok(), message: proof.as_ref().err().cloned() });
+        proof.map_err(|why| Refused(Answer::Unverified, why))
     };
     if let Some(reply) = plugin.handshake(&callback) {
+        seen.secret.clone_from(&reply.secret);
         if reply.verified {
             verify()?;
         }
@@ -110,12 +187,12 @@ async fn take(
         debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
         None
     });
-    let delivery_id = delivery_id.map(shorten);
+    seen.delivery_id = delivery_id.map(shorten);
 
-    let id = request_id(route.uid(), delivery_id.as_deref(), &body);
-    let stored = to_store(route, id, delivery_id, parts, body);
+    let id = request_id(route.uid(), seen.delivery_id.as_deref(), body);
+    let stored = to_store(route, id, seen.delivery_id.clone(), parts, body.clone());
     let bytes = stored.body.len();
-    let appended = match tokio::time::timeout(STORE_TIMEOUT, state.spool.append(stored)).await {
+    let appended = match tokio::time::timeout(STORE_TIMEOUT, state.spool.append_begun(stored, started)).await {
         Ok(appended) => appended,
         Err(_) => Err(AppendError::Stopped),
     };
@@ -227,7 +304,7 @@ fn log_refusal(route: Option<&Route>, how: Answer, why: &str) {
     }
 }
 
-fn to_store(route: &Route, id: Uuid, delivery_id: Option<String>, parts: Parts, body: Bytes) -> Stored {
+fn to_store(route: &Route, id: Uuid, delivery_id: Option<String>, parts: &Parts, body: Bytes) -> Stored {
     Stored {
         id,
         subscription: route.uid(),
@@ -259,15 +336,15 @@ fn stored_headers(headers: &HeaderMap, route: &Route) -> Vec<(String, String)> {
     let mut room = STORED_HEADERS;
     let mut kept = Vec::with_capacity(headers.len());
     for (name, value) in headers {
-        if SECRET_HEADERS.contains(name) || route.is_secret_header(name.as_str()) {
-            continue;
-        }
+        // That they came is part of the log; what they say is not.
+        let secret = SECRET_HEADERS.contains(name) || route.is_secret_header(name.as_str());
+        let value = if secret { MASK.as_bytes() } else { value.as_bytes() };
         let size = name.as_str().len() + value.len();
         if size > room {
             continue;
         }
         room -= size;
-        kept.push((name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        kept.push((name.as_str().to_owned(), String::from_utf8_lossy(value).into_owned()));
     }
     kept
 }

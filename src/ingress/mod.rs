@@ -37,6 +37,7 @@ pub use private::{private_router, probes};
 pub use server::{Limits, serve, serve_tls};
 
 use crate::config;
+use crate::log::{Log, passing::Passing};
 use crate::routes::{Handle, LogGate};
 use crate::spool::Spool;
 use crate::telemetry::Metrics;
@@ -100,6 +101,8 @@ pub struct State {
     spool_log: LogGate,
     no_plugin: Arc<str>,
     controller: Controller,
+    passing: Arc<Passing>,
+    replica: Arc<str>,
 }
 
 impl State {
@@ -122,7 +125,20 @@ impl State {
             spool_log: LogGate::default(),
             no_plugin: "".into(),
             controller: Controller::Absent,
+            passing: Arc::default(),
+            replica: "0".into(),
         }
+    }
+
+    /// Says which replica of the ingress this is: a decimal number. Without it, it is the only one, `0`.
+    pub fn with_replica(mut self, replica: &str) -> Self {
+        self.replica = replica.into();
+        self
+    }
+
+    /// The request log of this replica.
+    pub fn log(&self) -> Log {
+        Log::new(self.routes.clone(), self.spool.clone(), self.passing.clone(), self.replica.clone())
     }
 
     /// Says how the controller is reached; without it, there are no pages, and handshakes that bring a
@@ -191,6 +207,18 @@ pub async fn serve_internal(
     shutdown: CancellationToken,
 ) {
     let limits = Limits { connections: 512, grace: Duration::from_secs(5), ..Limits::default() };
+    serve_tls(listener, tls, router, limits, shutdown).await;
+}
+
+/// Serves the log listener until `shutdown`. Readers that follow the log would stay for ever; they come back to another
+/// replica, or to this one when it is there again.
+pub async fn serve_log(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    let limits = Limits { connections: 256, grace: Duration::from_secs(1), ..Limits::default() };
     serve_tls(listener, tls, router, limits, shutdown).await;
 }
 

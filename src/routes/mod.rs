@@ -86,6 +86,11 @@ impl Route {
         self.plugin.secret_headers.iter().any(|secret| secret == name)
     }
 
+    /// Names, in lower case, of the headers that carry a callback secret.
+    pub fn secret_headers(&self) -> &[String] {
+        &self.plugin.secret_headers
+    }
+
     /// Names of the query parameters that carry a callback secret.
     pub fn secret_queries(&self) -> &[String] {
         &self.plugin.secret_queries

@@ -74,6 +74,10 @@ pub struct Share {
     pub log: BTreeSet<(u64, Uuid)>,
     /// Its dead letters by the time at which they ended.
     pub dead: BTreeSet<(u64, Uuid)>,
+    /// Its finished requests by the time at which they finished.
+    finished: BTreeSet<(u64, Uuid)>,
+    /// What the subscription is called, and in which namespace.
+    called: Option<(Arc<str>, Box<str>)>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -86,6 +90,8 @@ pub struct Books {
     pub open: BTreeSet<(u64, Uuid)>,
     /// Finished requests by the time at which they finished.
     pub finished: BTreeSet<(u64, Uuid)>,
+    /// Subscriptions that hold something, by their namespace.
+    namespaces: HashMap<Arc<str>, BTreeSet<Uuid>>,
     /// Subscriptions with requests that wait for the matcher, in the order of their turns.
     turns: VecDeque<Uuid>,
     fresh: usize,
@@ -101,8 +107,43 @@ impl Books {
         match a.status {
             Status::Unmatched | Status::Pending => self.open.insert((a.since, a.id)),
             Status::Dead => share.dead.insert((a.touched, a.id)),
-            Status::Finished => self.finished.insert((a.touched, a.id)),
+            Status::Finished => share.finished.insert((a.touched, a.id)) && self.finished.insert((a.touched, a.id)),
         };
+    }
+
+    /// Notes what a subscription is called that is about to get a request.
+    pub fn name(&mut self, subscription: Uuid, namespace: &str, name: &str) {
+        let share = self.shares.entry(subscription).or_default();
+        if share.called.is_some() {
+            return;
+        }
+        let namespace: Arc<str> = match self.namespaces.get_key_value(namespace) {
+            Some((known, _)) => known.clone(),
+            None => namespace.into(),
+        };
+        share.called = Some((namespace.clone(), name.into()));
+        self.namespaces.entry(namespace).or_default().insert(subscription);
+    }
+
+    /// The subscriptions of a namespace that hold something, with their names.
+    pub fn of_namespace(&self, namespace: &str) -> Vec<(Uuid, String)> {
+        let all = self.namespaces.get(namespace).into_iter().flatten();
+        let name = |share: &Share| share.called.as_ref().map(|called| called.1.to_string()).unwrap_or_default();
+        all.filter_map(|id| Some((*id, name(self.shares.get(id)?)))).collect()
+    }
+
+    /// The namespace of a subscription that holds something.
+    pub fn namespace(&self, subscription: Uuid) -> Option<Arc<str>> {
+        self.shares.get(&subscription)?.called.as_ref().map(|called| called.0.clone())
+    }
+
+    fn forget(&mut self, subscription: Uuid) {
+        let Some((namespace, _)) = self.shares.remove(&subscription).and_then(|share| share.called) else { return };
+        let Some(others) = self.namespaces.get_mut(&namespace) else { return };
+        others.remove(&subscription);
+        if others.is_empty() {
+            self.namespaces.remove(&namespace);
+        }
     }
 
     /// Books a request out.
@@ -113,7 +154,7 @@ impl Books {
         };
         share.log.remove(&(a.received_at, a.id));
         if share.log.is_empty() && share.waiting.is_empty() {
-            self.shares.remove(&a.subscription);
+            self.forget(a.subscription);
         }
     }
 
@@ -134,7 +175,7 @@ impl Books {
         match a.status {
             Status::Unmatched | Status::Pending => self.open.remove(&(a.since, a.id)),
             Status::Dead => share.dead.remove(&(a.touched, a.id)),
-            Status::Finished => self.finished.remove(&(a.touched, a.id)),
+            Status::Finished => share.finished.remove(&(a.touched, a.id)) && self.finished.remove(&(a.touched, a.id)),
         };
     }
 
@@ -194,6 +235,15 @@ impl Books {
         oldest(self.shares.values().max_by_key(|s| dead(s))?)
     }
 
+    /// The finished request of `subscription` to forget, if it has more of them than it may: the one that finished first.
+    /// The newest one always stays.
+    pub fn surplus_finished(&self, limits: &Limits, subscription: Uuid) -> Option<Uuid> {
+        let share = self.shares.get(&subscription)?;
+        let surplus = share.finished.len() > limits.max_finished_per_subscription
+            || share.totals.bytes(Status::Finished) > limits.max_finished_bytes_per_subscription;
+        (surplus && share.finished.len() > 1).then(|| share.finished.first().map(|f| f.1)).flatten()
+    }
+
     /// Lets a request wait for the matcher.
     pub fn wait(&mut self, subscription: Uuid, id: Uuid, content: Option<Arc<Request>>) {
         let content = content.filter(|r| self.fresh + r.body.len() <= FRESH_BYTES);
@@ -213,7 +263,7 @@ impl Books {
         if !share.waiting.is_empty() {
             self.turns.push_back(subscription);
         } else if share.log.is_empty() {
-            self.shares.remove(&subscription);
+            self.forget(subscription);
         }
         self.fresh -= next.1.as_ref().map_or(0, |r| r.body.len());
         Some(next)

@@ -13,7 +13,7 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::record::{Attempt, DeliveryKey, Entry, Matched, Next, Request};
+use super::record::{Attempt, DeliveryKey, Entry, Matched, Next, ReplayLine, Replayed, Request};
 
 /// Bytes before the content of a frame.
 pub const HEAD: usize = 16;
@@ -34,6 +34,8 @@ pub enum Kind {
     Ended = 4,
     /// A [`RequeueRecord`].
     Requeue = 5,
+    /// A [`ReplayRecord`].
+    Replay = 6,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             3 => Self::Attempt,
             4 => Self::Ended,
             5 => Self::Requeue,
+            6 => Self::Replay,
             _ => return None,
         })
     }
@@ -54,6 +57,10 @@ impl Kind {
 pub struct MatchRecord {
     pub request: Uuid,
     pub matched: Matched,
+    /// See [`Entry::answered_after`]. It is here because it becomes known only when the request itself is durable, and a
+    /// record of its own would cost as much as this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_after: Option<u32>,
 }
 
 /// An attempt and what follows it, stored.
@@ -77,6 +84,14 @@ pub struct EndedRecord {
 pub struct RequeueRecord {
     pub request: Uuid,
     pub at: u64,
+}
+
+/// At the wish of a person, these deliveries of the request are pending (again).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayRecord {
+    pub request: Uuid,
+    pub replayed: Replayed,
+    pub lines: Vec<ReplayLine>,
 }
 
 /// A record on its way to the disk.

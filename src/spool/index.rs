@@ -3,8 +3,9 @@
 //! keep it up to date afterwards.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use tracing::warn;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::{
     Limits, Usage,
     books::{Account, Books, MIN_CHARGE},
-    frame::{EndedRecord, RequeueRecord},
+    frame::{EndedRecord, ReplayRecord, RequeueRecord},
     record::{
         ATTEMPTS_KEPT, Delivery, DeliveryKey, DeliveryState, Entry, Matched, Next, PendingDelivery, Request, Status,
         Summary, cut,
@@ -32,6 +33,16 @@ pub struct Line {
     pub state: DeliveryState,
     /// Where the records of its last attempts lie; older ones are in the request's base record.
     pub attempts: VecDeque<Loc>,
+    /// Where the record of its last replay lies, if that is not in the base.
+    pub replayed_at: Option<Loc>,
+    /// Where the record lies that added it to the match, if one did and it is not in the base.
+    pub added_at: Option<Loc>,
+}
+
+impl Line {
+    fn new(item: u32, trigger: Uuid, state: DeliveryState) -> Self {
+        Self { item, trigger, state, attempts: VecDeque::new(), replayed_at: None, added_at: None }
+    }
 }
 
 /// One request, without what can be read from disk.
@@ -45,6 +56,8 @@ pub struct Slot {
     pub matched_at: Option<Loc>,
     pub matched: bool,
     pub dead: Option<Box<str>>,
+    /// See [`Entry::answered_after`].
+    pub answered_after: Option<u32>,
     pub lines: Vec<Line>,
 }
 
@@ -65,19 +78,20 @@ impl Slot {
             matched_at: None,
             matched: false,
             dead: None,
+            answered_after: None,
             lines: Vec::new(),
         }
     }
 
-    fn moved(entry: Entry, base: Loc) -> Self {
+    fn moved(entry: Entry, base: Loc) -> (Self, Request) {
         let mut slot = Self::new(&entry.request, base);
         (slot.account.since, slot.account.touched) = (entry.since, entry.touched);
         slot.matched = entry.matched.is_some();
         slot.dead = entry.dead.map(Into::into);
-        slot.lines = (entry.deliveries.into_iter())
-            .map(|d| Line { item: d.key.item, trigger: d.key.trigger, state: d.state, attempts: VecDeque::new() })
-            .collect();
-        slot
+        slot.answered_after = entry.answered_after;
+        let line = |d: Delivery| Line::new(d.key.item, d.key.trigger, d.state);
+        slot.lines = entry.deliveries.into_iter().map(line).collect();
+        (slot, entry.request)
     }
 
     /// Bytes of its records.
@@ -147,35 +161,63 @@ impl Slot {
 
     /// The delivery's full state with its base attempts, for [`super::reader`].
     pub fn delivery(&self, line: &Line) -> Delivery {
-        Delivery { key: self.key(line), state: line.state.clone(), attempts: Vec::new() }
+        Delivery { key: self.key(line), state: line.state.clone(), attempts: Vec::new(), replayed: None, added: None }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            id: self.account.id,
+            subscription: self.account.subscription,
+            received_at: self.account.received_at,
+            touched: self.account.touched,
+            status: self.status(),
+            bytes: self.bytes,
+            delivered: self.count(|d| matches!(d, DeliveryState::Delivered { .. })),
+            pending: self.count(|d| matches!(d, DeliveryState::Pending { .. })),
+            dead: self.count(|d| matches!(d, DeliveryState::Dead { .. })),
+        }
     }
 }
 
 /// A change that is on disk, or about to be.
 #[derive(Debug)]
 pub enum Change {
-    /// A request that was just received; it waits for the matcher.
-    New(Arc<Request>),
+    /// A request that was just received, and when that began; it waits for the matcher.
+    New(Arc<Request>, Instant),
     /// A request with all that happened to it, moved or read at start. Its body is not needed.
     Entry(Box<Entry>),
-    Match(Uuid, Vec<(u32, Uuid)>, u64),
+    Match(Uuid, Vec<(u32, Uuid)>, u64, Option<u32>),
     Attempt(DeliveryKey, u64, Next),
     Ended(EndedRecord),
     Requeue(RequeueRecord),
+    Replay(ReplayRecord),
 }
 
 impl Change {
-    /// The change that a match makes: every trigger without a mismatch becomes a delivery.
-    pub fn matched(request: Uuid, m: &Matched) -> Self {
+    /// The request that is changed.
+    pub fn request(&self) -> Uuid {
+        match self {
+            Self::New(request, _) => request.id,
+            Self::Entry(entry) => entry.request.id,
+            Self::Match(request, ..) => *request,
+            Self::Attempt(key, ..) => key.request,
+            Self::Ended(ended) => ended.request,
+            Self::Requeue(requeue) => requeue.request,
+            Self::Replay(replay) => replay.request,
+        }
+    }
+
+    /// The change that a match makes: every trigger without a mismatch becomes a delivery, unless it is only captured.
+    pub fn matched(request: Uuid, m: &Matched, answered_after: Option<u32>) -> Self {
         let mut lines: Vec<_> = (m.events.iter().filter(|e| e.skipped.is_none()))
             .flat_map(|e| {
-                let matching = e.triggers.iter().filter(|t| t.mismatch.is_none());
+                let matching = e.triggers.iter().filter(|t| t.mismatch.is_none() && !t.captured);
                 matching.map(|t| (e.item, t.uid))
             })
             .collect();
         lines.sort_unstable();
         lines.dedup();
-        Self::Match(request, lines, m.at)
+        Self::Match(request, lines, m.at, answered_after)
     }
 }
 
@@ -220,21 +262,24 @@ impl Index {
     pub fn apply(&mut self, change: Change, loc: Loc) {
         let bytes = u64::from(loc.len);
         match change {
-            Change::New(request) => {
-                self.insert(Slot::new(&request, loc));
+            Change::New(request, begun) => {
+                let mut slot = Slot::new(&request, loc);
+                slot.answered_after = Some(begun.elapsed().as_millis().try_into().unwrap_or(u32::MAX));
+                self.insert(slot, &request);
                 self.books.wait(request.subscription, request.id, Some(request));
             }
-            Change::Entry(entry) => self.insert(Slot::moved(*entry, loc)),
-            Change::Match(id, lines, at) => self.update(id, |slot| {
+            Change::Entry(entry) => {
+                let (slot, entry) = Slot::moved(*entry, loc);
+                self.insert(slot, &entry);
+            }
+            Change::Match(id, lines, at, answered_after) => self.update(id, |slot| {
+                slot.answered_after = slot.answered_after.or(answered_after);
                 slot.matched = true;
                 slot.matched_at = Some(loc);
                 slot.dead = None;
                 let state = DeliveryState::Pending { attempts: 0, due_at: at };
                 // A second match can only follow one whose commit failed, so the last one counts.
-                slot.lines = lines
-                    .into_iter()
-                    .map(|(item, trigger)| Line { item, trigger, state: state.clone(), attempts: VecDeque::new() })
-                    .collect();
+                slot.lines = lines.into_iter().map(|(item, trigger)| Line::new(item, trigger, state.clone())).collect();
                 (bytes, at)
             }),
             Change::Attempt(key, at, next) => self.update(key.request, |slot| {
@@ -260,14 +305,16 @@ impl Index {
                 (bytes, ended.at)
             }),
             Change::Requeue(r) => self.requeue(&r, bytes),
+            Change::Replay(r) => self.replay(&r, loc),
         }
     }
 
-    fn insert(&mut self, mut slot: Slot) {
-        let (id, loc) = (slot.account.id, slot.base);
+    fn insert(&mut self, mut slot: Slot, request: &Request) {
+        let (id, loc, subscription) = (slot.account.id, slot.base, slot.account.subscription);
         // A record of a request starts it afresh: it was moved, or it had been dropped before.
         self.remove(id);
         slot.settle(loc.len.into(), 0);
+        self.books.name(subscription, &request.namespace, &request.name);
         self.books.add(&slot.account);
         if let Some(part) = self.parts.get_mut(&loc.segment) {
             part.homes.push_back(id);
@@ -278,6 +325,15 @@ impl Index {
             && let Some(&(_, oldest)) = self.books.finished.first()
         {
             self.remove(oldest);
+            self.usage.evicted += 1;
+        }
+        self.trim(subscription);
+    }
+
+    /// Forgets the oldest finished requests of a subscription that has more of them than it may.
+    fn trim(&mut self, subscription: Uuid) {
+        while let Some(id) = self.books.surplus_finished(&self.limits, subscription) {
+            self.remove(id);
             self.usage.evicted += 1;
         }
     }
@@ -295,6 +351,9 @@ impl Index {
             while let Some(id) = self.books.surplus_dead(&self.limits, after.subscription) {
                 self.drop_dead(id);
             }
+        }
+        if after.status == Status::Finished {
+            self.trim(after.subscription);
         }
     }
 
@@ -334,6 +393,34 @@ impl Index {
         }
     }
 
+    fn replay(&mut self, r: &ReplayRecord, loc: Loc) {
+        let mut again = Vec::new();
+        self.update(r.request, |slot| {
+            slot.account.since = r.replayed.at;
+            for wish in &r.lines {
+                let key = DeliveryKey { request: r.request, item: wish.item, trigger: wish.trigger };
+                let state = DeliveryState::Pending { attempts: 0, due_at: r.replayed.at };
+                let line = match slot.lines.iter_mut().position(|l| l.item == wish.item && l.trigger == wish.trigger) {
+                    Some(at) => &mut slot.lines[at],
+                    None => {
+                        slot.lines.push(Line::new(wish.item, wish.trigger, state.clone()));
+                        slot.lines.last_mut().expect("just pushed")
+                    }
+                };
+                line.state = state;
+                line.replayed_at = Some(loc);
+                if wish.added.is_some() {
+                    line.added_at = Some(loc);
+                }
+                again.push(key);
+            }
+            (loc.len.into(), r.replayed.at)
+        });
+        if !self.replaying {
+            self.requeued.extend(again);
+        }
+    }
+
     /// Forgets a request.
     pub fn remove(&mut self, id: Uuid) -> Option<Slot> {
         let slot = self.slots.remove(&id)?;
@@ -348,19 +435,28 @@ impl Index {
         };
         let end = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let newest = share.log.range((std::ops::Bound::Unbounded, end)).rev();
-        newest
-            .take(limit)
-            .filter_map(|(_, id)| self.slots.get(id))
-            .map(|s| Summary {
-                id: s.account.id,
-                received_at: s.account.received_at,
-                status: s.status(),
-                bytes: s.bytes,
-                delivered: s.count(|d| matches!(d, DeliveryState::Delivered { .. })),
-                pending: s.count(|d| matches!(d, DeliveryState::Pending { .. })),
-                dead: s.count(|d| matches!(d, DeliveryState::Dead { .. })),
-            })
-            .collect()
+        newest.take(limit).filter_map(|(_, id)| self.slots.get(id)).map(Slot::summary).collect()
+    }
+
+    /// The newest requests of several subscriptions before `before`.
+    pub fn recent_of(&self, subscriptions: &[Uuid], before: Option<(u64, Uuid)>, limit: usize) -> Vec<Summary> {
+        let end = before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let mut logs: Vec<_> = subscriptions
+            .iter()
+            .filter_map(|s| self.books.shares.get(s))
+            .map(|share| share.log.range((std::ops::Bound::Unbounded, end)).rev())
+            .collect();
+        // The next one of each, the newest on top.
+        let mut heads: BinaryHeap<(&(u64, Uuid), usize)> =
+            logs.iter_mut().enumerate().filter_map(|(i, log)| Some((log.next()?, i))).collect();
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some(((_, id), i)) = heads.pop()
+        {
+            found.extend(self.slots.get(id).map(Slot::summary));
+            heads.extend(logs[i].next().map(|next| (next, i)));
+        }
+        found
     }
 
     /// Lets all requests that are not matched wait for the matcher, oldest first.

@@ -31,12 +31,24 @@ pub struct Limits {
     /// How long a request is kept after the last thing that happened to it; as long, redeliveries of
     /// it are recognised. Finished ones may have to make room earlier. Default: 7 days.
     pub retention: Duration,
+    /// Finished requests that are kept of one subscription, so that one that is flooded does not drive out the others';
+    /// the newest always stays. What is undelivered and dead letters do not count. Default: 50,000.
+    pub max_finished_per_subscription: usize,
+    /// Bytes of them. Default: 256 MiB.
+    pub max_finished_bytes_per_subscription: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
-        Self { max_bytes: 2 << 30, max_bytes_per_subscription: 256 << 20, max_age: 3 * DAY, retention: 7 * DAY }
+        Self {
+            max_bytes: 2 << 30,
+            max_bytes_per_subscription: 256 << 20,
+            max_age: 3 * DAY,
+            retention: 7 * DAY,
+            max_finished_per_subscription: 50_000,
+            max_finished_bytes_per_subscription: 256 << 20,
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 //! Limits are per subscription as well as for all, so that one flood, or one runner that does not
 //! answer, leaves room for the others; see [`Limits`].
 //!
-//! Times are Unix milliseconds that the caller passes in. Nothing here looks at a clock.
+//! Times are Unix milliseconds that the caller passes in. Nothing here looks at a clock, but for how long a request took.
 
 mod books;
 mod error;
@@ -36,10 +36,11 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Instant,
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, broadcast, mpsc, oneshot},
     task::spawn_blocking,
 };
 use tracing::error;
@@ -49,18 +50,22 @@ pub use self::{
     error::{AppendError, OpenError, SpoolError},
     limits::{Limits, SubscriptionUsage, Usage},
     record::{
-        ATTEMPTS_KEPT, Appended, Attempt, Delivery, DeliveryEvent, DeliveryKey, DeliveryState, Entry, EventOutcome,
-        Matched, Next, PendingDelivery, Request, Status, Summary, TriggerOutcome,
+        ATTEMPTS_KEPT, Appended, Attempt, Changed, Delivery, DeliveryEvent, DeliveryKey, DeliveryState, Entry,
+        EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, Status, Summary, TriggerOutcome,
     },
 };
 use self::{
-    frame::{AttemptRecord, EndedRecord, Frame, Kind, MatchRecord, RequeueRecord},
+    frame::{AttemptRecord, EndedRecord, Frame, Kind, MatchRecord, ReplayRecord, RequeueRecord},
     index::{Change, Index},
     writer::{Op, Writer},
 };
 
 /// Most operations that wait for the writer; whoever comes then waits to be let in.
 const QUEUE: usize = 1024;
+/// Changes that a reader of the log may be behind.
+const CHANGES: usize = 4096;
+/// Longest name of a user that is kept, in bytes.
+const USER: usize = 256;
 
 /// What the writer and the readers share.
 struct Shared {
@@ -68,6 +73,8 @@ struct Shared {
     index: Mutex<Index>,
     /// Something may wait for the matcher or for delivery.
     waiting: Notify,
+    /// Tells readers of the log what changed.
+    changes: broadcast::Sender<Changed>,
 }
 
 impl Shared {
@@ -111,7 +118,8 @@ impl Spool {
     /// if the disk fails.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
         let (index, files) = recovery::open(dir, limits.clone())?;
-        let shared = Arc::new(Shared { limits, index: Mutex::new(index), waiting: Notify::new() });
+        let changes = broadcast::Sender::new(CHANGES);
+        let shared = Arc::new(Shared { limits, index: Mutex::new(index), waiting: Notify::new(), changes });
         #[cfg(test)]
         let fault = files.fault.clone();
         let (ops, taken) = mpsc::channel(QUEUE);
@@ -138,12 +146,20 @@ impl Spool {
     /// If there is no room for it, or if the disk fails. Nothing was promised then, and the sender
     /// must be told so: [`AppendError::TooLarge`] with status 413, the others with 503.
     pub async fn append(&self, request: Request) -> Result<Appended, AppendError> {
+        self.append_begun(request, Instant::now()).await
+    }
+
+    /// The same, for a request that began at `begun`: the log then says how long it took until it was durable.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub async fn append_begun(&self, request: Request, begun: Instant) -> Result<Appended, AppendError> {
         let request = Arc::new(request);
         let frame = Frame::request(&request);
         if frame.len() > u64::from(u32::MAX) {
             return Err(AppendError::TooLarge { bytes: frame.len(), limit: u32::MAX.into() });
         }
-        self.ask(|answer| Op::Append(request, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
+        self.ask(|answer| Op::Append(request, begun, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
     }
 
     /// Waits for a request that is to be matched. Each is handed out once in the life of the process,
@@ -198,9 +214,10 @@ impl Spool {
     /// # Errors
     /// If the request is not in the spool, or if the disk fails; then it may be tried again.
     pub async fn store_match(&self, request: Uuid, matched: Matched) -> Result<Vec<PendingDelivery>, SpoolError> {
-        let record = MatchRecord { request, matched };
+        let answered_after = self.inner.shared.index().slots.get(&request).and_then(|slot| slot.answered_after);
+        let record = MatchRecord { request, matched, answered_after };
         let frame = Frame::new(Kind::Match, &record);
-        let change = Change::matched(request, &record.matched);
+        let change = Change::matched(request, &record.matched, answered_after);
         self.ask(|answer| Op::Match(change, request, frame, answer)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
@@ -247,6 +264,29 @@ impl Spool {
         self.ask(|answer| Op::Requeue(record, answer)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
+    /// At the wish of the user `by`, makes deliveries of a request pending, as from `now`, whether a runner took them,
+    /// they were given up, or there was none of them. They come out of [`Self::requeued`] with the ids that they had
+    /// before. Gives those that it made pending; what is pending already is left as it is. The match stays as it was.
+    ///
+    /// # Errors
+    /// If the request is not in the spool, or if the disk fails.
+    pub async fn replay(
+        &self,
+        request: Uuid,
+        lines: Vec<ReplayLine>,
+        by: Option<&str>,
+        now: u64,
+    ) -> Result<Vec<DeliveryKey>, SpoolError> {
+        let by = by.map(|by| record::cut(by, USER).to_owned());
+        let record = ReplayRecord { request, replayed: Replayed { at: now, by }, lines };
+        self.ask(|answer| Op::Replay(record, answer)).await.unwrap_or(Err(SpoolError::Stopped))
+    }
+
+    /// What changes from now on. A reader that falls behind by more than some thousand changes is told so.
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.inner.shared.changes.subscribe()
+    }
+
     /// Everything that is known about a request; `None` if it is not in the spool. Reads the disk.
     ///
     /// # Errors
@@ -271,7 +311,9 @@ impl Spool {
         let Some(event) = events.find(|e| e.item == key.item) else {
             return Ok(None);
         };
-        let trigger = event.triggers.iter().find(|t| t.uid == key.trigger).cloned();
+        let matched = event.triggers.iter().find(|t| t.uid == key.trigger);
+        // One that was added later, by a replay, is not part of the match.
+        let trigger = delivery.added.as_ref().or(matched).cloned();
         Ok(trigger.map(|trigger| DeliveryEvent { request: entry.request, event, trigger, delivery }))
     }
 
@@ -280,6 +322,22 @@ impl Spool {
     pub fn recent(&self, subscription: Uuid, before: Option<(u64, Uuid)>, limit: usize) -> Vec<Summary> {
         let index = self.inner.shared.index();
         index.recent(subscription, before, limit)
+    }
+
+    /// The same of several subscriptions together.
+    pub fn recent_of(&self, subscriptions: &[Uuid], before: Option<(u64, Uuid)>, limit: usize) -> Vec<Summary> {
+        self.inner.shared.index().recent_of(subscriptions, before, limit)
+    }
+
+    /// The subscriptions of a namespace of which there are requests, with their names; those that were deleted since
+    /// are among them. Does not read the disk.
+    pub fn subscriptions(&self, namespace: &str) -> Vec<(Uuid, String)> {
+        self.inner.shared.index().books.of_namespace(namespace)
+    }
+
+    /// The namespace of a subscription; `None` if there are no requests of it.
+    pub fn namespace(&self, subscription: Uuid) -> Option<Arc<str>> {
+        self.inner.shared.index().books.namespace(subscription)
     }
 
     /// To be called every minute or so with the time. What is undelivered and older than

@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::{
     Shared, SpoolError,
-    frame::{AttemptRecord, MatchRecord},
+    frame::{AttemptRecord, MatchRecord, ReplayRecord},
     index::Index,
-    record::{ATTEMPTS_KEPT, Delivery, Entry},
+    record::{ATTEMPTS_KEPT, Delivery, Entry, ReplayLine},
     segment::{Loc, Segment},
 };
 
@@ -20,18 +20,29 @@ type Place = (Arc<Segment>, Loc);
 struct Plan {
     base: Place,
     matched: Option<Place>,
-    deliveries: Vec<(Delivery, Vec<Place>)>,
+    deliveries: Vec<Lines>,
     dead: Option<String>,
     since: u64,
     touched: u64,
+    answered_after: Option<u32>,
+}
+
+/// The records of a delivery: of its attempts, its last replay, and the one that added it.
+struct Lines {
+    delivery: Delivery,
+    attempts: Vec<Place>,
+    replayed: Option<Place>,
+    added: Option<Place>,
 }
 
 fn plan(index: &Index, id: Uuid) -> Option<Plan> {
     let slot = index.slots.get(&id)?;
     let place = |loc: &Loc| Some((index.parts.get(&loc.segment)?.segment.clone(), *loc));
-    let deliveries = slot.lines.iter().map(|line| {
-        let places = line.attempts.iter().filter_map(place).collect();
-        (slot.delivery(line), places)
+    let deliveries = slot.lines.iter().map(|line| Lines {
+        delivery: slot.delivery(line),
+        attempts: line.attempts.iter().filter_map(place).collect(),
+        replayed: line.replayed_at.as_ref().and_then(place),
+        added: line.added_at.as_ref().and_then(place),
     });
     Some(Plan {
         base: place(&slot.base)?,
@@ -40,6 +51,7 @@ fn plan(index: &Index, id: Uuid) -> Option<Plan> {
         dead: slot.dead.as_deref().map(str::to_owned),
         since: slot.since(),
         touched: slot.touched(),
+        answered_after: slot.answered_after,
     })
 }
 
@@ -80,11 +92,22 @@ fn read(plan: Plan) -> Result<Option<Entry>, SpoolError> {
         entry.matched = Some(record.matched);
     }
     let earlier = std::mem::take(&mut entry.deliveries);
-    for (mut delivery, places) in plan.deliveries {
+    for Lines { mut delivery, attempts, replayed, added } in plan.deliveries {
         if let Some(e) = earlier.iter().find(|e| e.key == delivery.key) {
             delivery.attempts.clone_from(&e.attempts);
+            delivery.replayed.clone_from(&e.replayed);
+            delivery.added.clone_from(&e.added);
         }
-        for place in &places {
+        if let Some(place) = replayed {
+            let Some(record) = record::<ReplayRecord>(&place)? else { return Ok(None) };
+            delivery.replayed = Some(record.replayed);
+        }
+        if let Some(place) = added {
+            let Some(record) = record::<ReplayRecord>(&place)? else { return Ok(None) };
+            let own = |l: &ReplayLine| l.item == delivery.key.item && l.trigger == delivery.key.trigger;
+            delivery.added = record.lines.into_iter().find(own).and_then(|l| l.added);
+        }
+        for place in &attempts {
             let Some(record) = record::<AttemptRecord>(place)? else {
                 return Ok(None);
             };
@@ -95,6 +118,7 @@ fn read(plan: Plan) -> Result<Option<Entry>, SpoolError> {
         entry.deliveries.push(delivery);
     }
     (entry.dead, entry.since, entry.touched) = (plan.dead, plan.since, plan.touched);
+    entry.answered_after = plan.answered_after;
     Ok(Some(entry))
 }
 

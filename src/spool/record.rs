@@ -91,9 +91,34 @@ pub struct TriggerOutcome {
     pub uid: Uuid,
     /// The workflow that it starts.
     pub workflow: String,
-    /// Why it did not match; `None` means that it matched and became a delivery.
+    /// Why it did not match; `None` means that it matched and became a delivery, unless it was captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<String>,
+    /// Whether it matched and is a draft that somebody listens to: then it does not become a delivery.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub captured: bool,
+}
+
+/// That a person had a delivery made pending (again).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// When.
+    pub at: u64,
+    /// The user's name, if it is known; cut after 256 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// One delivery that is to be made pending, at the wish of a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayLine {
+    /// Position of the event in the request.
+    pub item: u32,
+    /// UID of the WorkflowTrigger.
+    pub trigger: Uuid,
+    /// The trigger as it is now, if the event was not held against it when the request was matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<TriggerOutcome>,
 }
 
 /// Names one delivery: one event of one request on its way to one trigger's runner.
@@ -122,6 +147,9 @@ pub struct Attempt {
     pub error: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: u32,
+    /// The beginning of the runner's answer, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 /// What follows an attempt.
@@ -181,6 +209,12 @@ pub struct Delivery {
     /// Its last attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// When a person last had it made pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<Replayed>,
+    /// The trigger, if the event was not held against it when the request was matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<TriggerOutcome>,
 }
 
 /// A delivery that is waiting, with what scheduling needs and no more.
@@ -218,6 +252,10 @@ pub struct Entry {
     /// When something last happened to it; retention counts from here.
     #[serde(default)]
     pub touched: u64,
+    /// Milliseconds from the beginning of the request until it was durable, and so was answered; `None` if that is not
+    /// known: a crash came before the match, or an earlier version stored it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_after: Option<u32>,
 }
 
 /// What one delivery needs: see [`event`](super::Spool::event).
@@ -246,13 +284,26 @@ pub enum Status {
     Finished,
 }
 
+/// That something about a request was written: it came, was matched, attempted, given up or replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The request.
+    pub request: Uuid,
+    /// UID of its Subscription.
+    pub subscription: Uuid,
+}
+
 /// One line of the request log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// The request.
     pub id: Uuid,
+    /// UID of its Subscription.
+    pub subscription: Uuid,
     /// When it was received.
     pub received_at: u64,
+    /// When something last happened to it.
+    pub touched: u64,
     /// Where it stands.
     pub status: Status,
     /// Bytes that it takes on disk, match and attempts included.

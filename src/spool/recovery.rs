@@ -140,7 +140,7 @@ fn change(found: &Found, content: &[u8]) -> Result<Change, serde_json::Error> {
         Kind::Entry => Change::Entry(serde_json::from_slice(meta)?),
         Kind::Match => {
             let r: MatchRecord = serde_json::from_slice(meta)?;
-            Change::matched(r.request, &r.matched)
+            Change::matched(r.request, &r.matched, r.answered_after)
         }
         Kind::Attempt => {
             let r: AttemptRecord = serde_json::from_slice(meta)?;
@@ -148,5 +148,6 @@ fn change(found: &Found, content: &[u8]) -> Result<Change, serde_json::Error> {
         }
         Kind::Ended => Change::Ended(serde_json::from_slice(meta)?),
         Kind::Requeue => Change::Requeue(serde_json::from_slice(meta)?),
+        Kind::Replay => Change::Replay(serde_json::from_slice(meta)?),
     })
 }

@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     sync::Arc,
+    time::Instant,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,9 +17,9 @@ use super::{
     AppendError, Appended, PendingDelivery, Shared, SpoolError,
     books::MIN_CHARGE,
     files::Files,
-    frame::{EndedRecord, Frame, Kind, RequeueRecord},
+    frame::{EndedRecord, Frame, Kind, ReplayRecord, RequeueRecord},
     index::{Change, Index, Part},
-    record::{DeliveryState, Request},
+    record::{Changed, DeliveryKey, DeliveryState, Request},
 };
 
 /// Most operations in one commit.
@@ -30,11 +31,13 @@ type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// What is asked of the writer. Records are encoded by whoever asks, so that this thread need not.
 pub enum Op {
-    Append(Arc<Request>, Frame, Answer<Appended, AppendError>),
+    /// A request, and when it began.
+    Append(Arc<Request>, Instant, Frame, Answer<Appended, AppendError>),
     Match(Change, Uuid, Frame, Answer<Vec<PendingDelivery>, SpoolError>),
     /// An attempt.
     Attempt(Change, super::DeliveryKey, Frame, Answer<(), SpoolError>),
     Requeue(RequeueRecord, Answer<bool, SpoolError>),
+    Replay(ReplayRecord, Answer<Vec<DeliveryKey>, SpoolError>),
     End(EndedRecord),
     Sweep(u64, Answer<(), SpoolError>),
 }
@@ -45,6 +48,7 @@ enum Reply {
     Match(Answer<Vec<PendingDelivery>, SpoolError>, Uuid),
     Attempt(Answer<(), SpoolError>),
     Requeue(Answer<bool, SpoolError>),
+    Replay(Answer<Vec<DeliveryKey>, SpoolError>, Vec<DeliveryKey>),
 }
 
 /// One commit in the making.
@@ -151,8 +155,17 @@ impl Writer {
         }
         index.usage.commits += 1;
         index.usage.records += changes.len() as u64;
+        // Moved requests are as they were. Without a reader, the writer does not lose time with this.
+        let watched = self.shared.changes.receiver_count() > 0;
         for (change, loc) in changes.into_iter().zip(written.locs) {
+            let told = (watched && !matches!(change, Change::Entry(_))).then(|| change.request());
             index.apply(change, loc);
+            if let Some(request) = told
+                && let Some(slot) = index.slots.get(&request)
+            {
+                // Fails only if the last reader went away just now.
+                let _ = self.shared.changes.send(Changed { request, subscription: slot.subscription() });
+            }
         }
         self.files.release(&mut index);
         drop(index);
@@ -203,7 +216,7 @@ impl Writer {
 impl Batch {
     fn plan(&mut self, op: Op, index: &Index) {
         match op {
-            Op::Append(request, frame, answer) => self.append(request, frame, answer, index),
+            Op::Append(request, begun, frame, answer) => self.append((request, begun), frame, answer, index),
             Op::Match(change, id, frame, answer) => match index.slots.get(&id) {
                 None => drop(answer.send(Err(SpoolError::Unknown { request: id }))),
                 Some(slot) => {
@@ -237,12 +250,19 @@ impl Batch {
                     self.replies.push(Reply::Requeue(answer));
                 }
             },
+            Op::Replay(record, answer) => self.replay(record, answer, index),
             Op::End(record) => self.end(record),
             Op::Sweep(..) => unreachable!("the caller handles it between two batches"),
         }
     }
 
-    fn append(&mut self, request: Arc<Request>, frame: Frame, answer: Answer<Appended, AppendError>, index: &Index) {
+    fn append(
+        &mut self,
+        (request, begun): (Arc<Request>, Instant),
+        frame: Frame,
+        answer: Answer<Appended, AppendError>,
+        index: &Index,
+    ) {
         let id = request.id;
         if self.appended.contains(&id) {
             // Of what this one repeats, nothing is durable yet either.
@@ -265,8 +285,26 @@ impl Batch {
         *own += charge;
         self.ahead_all += charge;
         self.appended.insert(id);
-        self.push(frame, Change::New(request));
+        self.push(frame, Change::New(request, begun));
         self.replies.push(Reply::Append(answer, Appended::Stored));
+    }
+
+    /// What is pending meanwhile is left out.
+    fn replay(&mut self, mut record: ReplayRecord, answer: Answer<Vec<DeliveryKey>, SpoolError>, index: &Index) {
+        let request = record.request;
+        let Some(slot) = index.slots.get(&request) else {
+            return drop(answer.send(Err(SpoolError::Unknown { request })));
+        };
+        let pending: HashSet<DeliveryKey> = slot.pending().map(|p| p.key).collect();
+        let key = |item, trigger| DeliveryKey { request, item, trigger };
+        record.lines.retain(|line| !pending.contains(&key(line.item, line.trigger)));
+        if record.lines.is_empty() {
+            return drop(answer.send(Ok(Vec::new())));
+        }
+        let keys = record.lines.iter().map(|line| key(line.item, line.trigger)).collect();
+        let frame = Frame::new(Kind::Replay, &record);
+        self.push(frame, Change::Replay(record));
+        self.replies.push(Reply::Replay(answer, keys));
     }
 
     fn requeue(&mut self, record: RequeueRecord) {
@@ -307,6 +345,9 @@ impl Reply {
             }
             Self::Requeue(answer) => {
                 let _ = answer.send(failed.map_or(Ok(true), |e| Err(SpoolError::Failed(e))));
+            }
+            Self::Replay(answer, keys) => {
+                let _ = answer.send(failed.map_or(Ok(keys), |e| Err(SpoolError::Failed(e))));
             }
         }
     }

@@ -383,10 +383,12 @@ fn network_policies_open_what_is_needed_and_nothing_else() {
 
     let rules = items(&find(&objects, "NetworkPolicy", "bellhop-ingress")["spec"]["ingress"]);
     assert_eq!(rules[0], json!({"ports": [{"port": "http", "protocol": "TCP"}]}), "callbacks come from anywhere");
-    assert_eq!(rules[1]["ports"], json!([{"port": "private", "protocol": "TCP"}]));
-    assert_eq!(rules[1]["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], "controller");
-    assert_eq!(items(&rules[1]["from"]).len(), 2);
-    assert_eq!(rules.len(), 2);
+    for (rule, port, peers) in [(&rules[1], "log", 1), (&rules[2], "private", 2)] {
+        assert_eq!(rule["ports"], json!([{"port": port, "protocol": "TCP"}]));
+        assert_eq!(rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], "controller");
+        assert_eq!(items(&rule["from"]).len(), peers, "{port}");
+    }
+    assert_eq!(rules.len(), 3);
 
     // An empty list of peers would mean anybody.
     let objects = bellhop(&["--set=networkPolicy.monitoringFrom=null,mode=standalone"]);

@@ -1,20 +1,15 @@
 //! When the last request came can be seen on the Subscription, whoever has received it.
 
 use crate::bad_input::sign;
-use crate::support::{
-    INGRESS_NAMESPACE, NAMESPACE, PATIENCE, Workspace, callback_secret, install, note_secret, shared,
-};
+use crate::support::{INGRESS_NAMESPACE, PATIENCE, Pair, Workspace, callback_secret, install, note_secret, shared};
 use anyhow::{Context, Result, ensure};
 use bellhop::api::Subscription;
 use bellhop_harness::control_plane::ControlPlane;
-use bellhop_harness::ports::free_port;
-use bellhop_harness::process::Process;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
-use std::process::Command;
 use std::time::Duration;
 
 async fn last_request(workspace: &Workspace<'_>, name: &str) -> Result<Option<Timestamp>> {
@@ -75,25 +70,7 @@ async fn an_ingress_of_its_own_reports_to_the_controller() -> Result<()> {
     let control_plane = ControlPlane::start(world::dir(), "control-plane-two").await?;
     install(&control_plane).await?;
     let workspace = Workspace::new(&control_plane, &world.gitea, "two").await?;
-    let (internal, public) = (free_port()?, free_port()?);
-    let start = |part: &str, args: &[&str]| -> Result<Process> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
-        command
-            .arg(part)
-            .args(["--private-listen", &format!("127.0.0.1:{}", free_port()?), "--log-format", "json"])
-            .args(["--namespace", NAMESPACE, "--ingress-namespace", INGRESS_NAMESPACE])
-            .args(["--cluster-domain", "localhost", "--allow-address", "127.0.0.0/8", "--activity-interval", "1s"])
-            .args(args)
-            .env("KUBECONFIG", control_plane.kubeconfig());
-        Process::spawn(&format!("bellhop-{part}"), &command, &world::log_dir().join(format!("two-{part}.log")))
-    };
-    let (public_url, internal) = (format!("http://127.0.0.1:{public}"), format!("127.0.0.1:{internal}"));
-    let controller = ["--public-url", &public_url, "--ingress-service", "nowhere", "--internal-listen", &internal];
-    let _controller = start("controller", &controller)?;
-    let data = world::dir().join("two-ingress");
-    let data = data.to_str().context("the folder is text")?;
-    let (listen, url) = (format!("127.0.0.1:{public}"), format!("https://{internal}"));
-    let _ingress = start("ingress", &["--listen", &listen, "--data-dir", data, "--controller-url", &url])?;
+    let pair = Pair::start("two", &control_plane)?;
 
     // There is no Service that leads to the ingress, so the webhook is not made; the route is published all the same.
     let subscription = workspace.create_subscription(workspace.subscription("acme-web")).await?;
@@ -106,7 +83,7 @@ async fn an_ingress_of_its_own_reports_to_the_controller() -> Result<()> {
     let controller = published.get("controller").await?;
     let controller: Value = serde_json::from_slice(&controller.data.context("it has data")?["controller.json"].0)?;
     note_secret(controller["key"].as_str().context("a key")?)?;
-    let url = format!("{public_url}/hooks/{}", route["token"].as_str().context("a token")?);
+    let url = format!("{}/hooks/{}", pair.public_url, route["token"].as_str().context("a token")?);
     let post = async |n: u32| -> Result<()> {
         let body = format!(r#"{{"ref": "refs/heads/main", "n": {n}}}"#);
         let request = reqwest::Client::new().post(&url).header("x-gitea-event", "push");

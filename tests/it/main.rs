@@ -15,6 +15,7 @@ mod election;
 mod examples;
 mod faults;
 mod gitops;
+mod log_listener;
 mod manual;
 mod oauth;
 mod outgoing;

@@ -5,6 +5,8 @@ use bellhop::api::{Condition, Subscription, WorkflowTrigger};
 use bellhop_harness::bellhop::{Bellhop, Options};
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::gitea::{Gitea, User};
+use bellhop_harness::ports::free_port;
+use bellhop_harness::process::Process;
 use bellhop_harness::runner::Runner;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::Secret;
@@ -12,7 +14,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -68,6 +72,71 @@ impl Own {
         let bellhop = Bellhop::start(options).await?;
         Ok(Own { control_plane, bellhop })
     }
+}
+
+/// A controller and an ingress, each a process of its own. There is no Service that leads to the ingress, so no route is
+/// confirmed and no webhook made; what is published is served all the same.
+pub struct Pair {
+    /// Ends with the pair.
+    _controller: Process,
+    ingress: Process,
+    pub public_url: String,
+    pub log_address: SocketAddr,
+    kubeconfig: PathBuf,
+    data: PathBuf,
+    internal: String,
+    name: String,
+}
+
+impl Pair {
+    /// `name` is that of files, and not used elsewhere.
+    pub fn start(name: &str, control_plane: &ControlPlane) -> Result<Pair> {
+        let (internal, public) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let log_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let (public_url, kubeconfig) = (format!("http://{public}"), control_plane.kubeconfig().to_owned());
+        let data = world::dir().join(format!("{name}-ingress"));
+        let options = ["--public-url", &public_url, "--ingress-service", "nowhere", "--internal-listen", &internal];
+        let _controller = spawn(name, "controller", &options, &kubeconfig)?;
+        let ingress = spawn_ingress(name, &public, log_address, &data, &internal, &kubeconfig)?;
+        let name = name.to_owned();
+        Ok(Pair { _controller, ingress, public_url, log_address, kubeconfig, data, internal, name })
+    }
+
+    /// Kills the ingress and starts it again with the same spool.
+    pub fn restart_ingress(&mut self) -> Result<()> {
+        self.ingress.kill9();
+        let public = self.public_url.trim_start_matches("http://");
+        let (log, data, internal) = (self.log_address, &self.data, &self.internal);
+        self.ingress = spawn_ingress(&self.name, public, log, data, internal, &self.kubeconfig)?;
+        Ok(())
+    }
+}
+
+fn spawn_ingress(
+    name: &str,
+    public: &str,
+    log: SocketAddr,
+    data: &Path,
+    internal: &str,
+    kubeconfig: &Path,
+) -> Result<Process> {
+    let (log, url) = (log.to_string(), format!("https://{internal}"));
+    let data = data.to_str().context("the folder is text")?;
+    let options = ["--listen", public, "--data-dir", data, "--controller-url", &url, "--log-address", &log];
+    spawn(name, "ingress", &options, kubeconfig)
+}
+
+fn spawn(name: &str, part: &str, options: &[&str], kubeconfig: &Path) -> Result<Process> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
+    command
+        .arg(part)
+        .args(["--private-listen", &format!("127.0.0.1:{}", free_port()?), "--log-format", "json"])
+        .args(["--namespace", NAMESPACE, "--ingress-namespace", INGRESS_NAMESPACE])
+        .args(["--cluster-domain", "localhost", "--allow-address", "127.0.0.0/8", "--activity-interval", "1s"])
+        .args(["--allow-runner-origin", "http://127.0.0.1:*"])
+        .args(options)
+        .env("KUBECONFIG", kubeconfig);
+    Process::spawn(&format!("bellhop-{part}"), &command, &world::log_dir().join(format!("{name}-{part}.log")))
 }
 
 /// A namespace with a user, a repository and a runner of its own.

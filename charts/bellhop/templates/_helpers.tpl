@@ -164,6 +164,10 @@ app.kubernetes.io/part-of: bellhop
   value: {{ .Values.ingress.spool.bytes | int64 | quote }}
 - name: BELLHOP_SPOOL_BYTES_PER_SUBSCRIPTION
   value: {{ .Values.ingress.spool.bytesPerSubscription | int64 | quote }}
+- name: BELLHOP_LOG_REQUESTS_PER_SUBSCRIPTION
+  value: {{ .Values.ingress.logRequestsPerSubscription | int64 | quote }}
+- name: BELLHOP_LOG_BYTES_PER_SUBSCRIPTION
+  value: {{ .Values.ingress.logBytesPerSubscription | int64 | quote }}
 {{- end }}
 
 {{/* Probes. The first may take long: a large spool is read at the start. */}}

@@ -1,7 +1,7 @@
 //! Makes authorities and certificates.
 
 use super::plan::Step;
-use super::{Certificate, Former, Identity, Lives, Period};
+use super::{Certificate, Former, Identity, Lives, Period, SERVER_NAME};
 use crate::controller::installation::random_secret;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -10,6 +10,8 @@ use rcgen::{
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// The name of the internal listener's certificate.
+const CONTROLLER: &str = "Bellhop controller";
 /// How far the beginning of a certificate lies in the past: clocks of a cluster may differ.
 const SKEW: Duration = Duration::from_secs(300);
 
@@ -28,7 +30,8 @@ pub fn carry_out(
     match step {
         Step::Keep(_) | Step::RenewAll => {}
         Step::RenewLeaf(names) => {
-            stored.leaf = leaf(&stored.authority, &names, now, lives.leaf)?;
+            stored.leaf = leaf(CONTROLLER, &stored.authority, &names, now, lives.leaf)?;
+            stored.ingress = Some(ingress(&stored.authority, now, lives.leaf)?);
             stored.names = names;
             stored.former.retain(|former| former.until > now);
         }
@@ -43,8 +46,14 @@ pub fn carry_out(
 
 fn all(names: &BTreeSet<String>, now: i64, lives: Lives) -> Result<Identity, rcgen::Error> {
     let authority = authority(now, lives.authority)?;
-    let leaf = leaf(&authority, names, now, lives.leaf)?;
-    Ok(Identity { authority, former: Vec::new(), leaf, names: names.clone(), key: random_secret() })
+    let leaf = leaf(CONTROLLER, &authority, names, now, lives.leaf)?;
+    let ingress = Some(ingress(&authority, now, lives.leaf)?);
+    Ok(Identity { authority, former: Vec::new(), leaf, names: names.clone(), key: random_secret(), ingress })
+}
+
+/// The certificate of every replica of the ingress.
+fn ingress(authority: &Certificate, now: i64, life: Duration) -> Result<Certificate, rcgen::Error> {
+    leaf("Bellhop ingress", authority, &[SERVER_NAME.to_owned()].into(), now, life)
 }
 
 fn authority(now: i64, life: Duration) -> Result<Certificate, rcgen::Error> {
@@ -62,6 +71,7 @@ fn authority_params(period: Period) -> CertificateParams {
 }
 
 fn leaf(
+    common_name: &str,
     authority: &Certificate,
     names: &BTreeSet<String>,
     now: i64,
@@ -70,7 +80,7 @@ fn leaf(
     let mut period = Period::new(now, life);
     // Nothing believes a certificate whose authority is over.
     period.until = period.until.min(authority.period.until);
-    let mut params = base(period, "Bellhop controller");
+    let mut params = base(period, common_name);
     params.subject_alt_names = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?.subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -110,13 +120,17 @@ mod tests {
 
     /// Whether a client that trusts `bundle` believes the certificate for `name` at `now`.
     fn believed(bundle: &str, identity: &Identity, name: &str, now: i64) -> bool {
+        shown(bundle, &identity.leaf, name, now)
+    }
+
+    fn shown(bundle: &str, leaf: &Certificate, name: &str, now: i64) -> bool {
         let mut roots = rustls::RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
             roots.add(root.unwrap()).unwrap();
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-        let leaf = CertificateDer::from_pem_slice(identity.leaf.pem.as_bytes()).unwrap();
+        let leaf = CertificateDer::from_pem_slice(leaf.pem.as_bytes()).unwrap();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now as u64));
         verifier.verify_server_cert(&leaf, &[], &ServerName::try_from(name.to_owned()).unwrap(), &[], now).is_ok()
     }
@@ -128,6 +142,9 @@ mod tests {
         assert!(ask("bellhop-controller.bellhop-system.svc", START) && ask("127.0.0.1", START + 899));
         assert!(!ask("bellhop-controller.other.svc", START) && !ask("127.0.0.2", START));
         assert!(!ask("127.0.0.1", START + 901) && !ask("127.0.0.1", START - 400));
+        let ingress = made.ingress.as_ref().unwrap();
+        assert!(shown(&made.bundle(), ingress, SERVER_NAME, START + 899));
+        assert!(!shown(&made.bundle(), ingress, "127.0.0.1", START) && !ask(SERVER_NAME, START));
         let other = carry_out(Step::RenewAll, None, &names(), START, LIVES).unwrap();
         assert!(!believed(&other.bundle(), &made, "127.0.0.1", START));
         assert_ne!(made.key, other.key);
@@ -155,6 +172,7 @@ mod tests {
             let next = carry_out(step, Some(stored.clone()), &names(), now, LIVES).unwrap();
             for (bundle, identity) in [(stored.bundle(), &next), (next.bundle(), &stored), (next.bundle(), &next)] {
                 assert!(believed(&bundle, identity, "127.0.0.1", now), "at {now}");
+                assert!(shown(&bundle, identity.ingress.as_ref().unwrap(), SERVER_NAME, now), "at {now}");
             }
             assert!(next.former.len() <= 1, "at {now}: {}", next.former.len());
             stored = next;

@@ -12,6 +12,8 @@ mod publish;
 pub use publish::publish;
 
 use super::{Failure, backoff};
+use crate::api::{PublishedController, PublishedIdentity};
+use crate::log::SERVER_NAME;
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwapOption;
 use futures::StreamExt;
@@ -94,6 +96,10 @@ pub struct Identity {
     leaf: Certificate,
     names: BTreeSet<String>,
     key: String,
+    /// The certificate of the ingress' log listener, for [`SERVER_NAME`]; renewed together with the other one. An earlier
+    /// version has made none.
+    #[serde(default)]
+    ingress: Option<Certificate>,
 }
 
 impl Identity {
@@ -106,6 +112,13 @@ impl Identity {
     /// What the ingress proves itself with.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// What the ingress has to know.
+    pub fn published(&self) -> PublishedController {
+        let log = self.ingress.as_ref();
+        let log = log.map(|leaf| PublishedIdentity { certificate: leaf.pem.clone(), key: leaf.key.clone() });
+        PublishedController { authorities: self.bundle(), key: self.key.clone(), log }
     }
 
     /// The path under which the API server asks about objects, `/admission/<token>`. Nobody else is told the token. It is

@@ -16,7 +16,7 @@ const SKEW: i64 = 300;
 pub enum Step {
     /// Nothing, for this long.
     Keep(Duration),
-    /// The certificate is made anew, for these names, by the authority that there is.
+    /// The certificate is made anew, for these names, by the authority that there is; that of the ingress too.
     RenewLeaf(BTreeSet<String>),
     /// A new authority is made. The certificate of the one before stays until it has to be renewed itself: by then, all
     /// that trust the one before have learnt of the new one.
@@ -50,6 +50,9 @@ pub fn plan(now: i64, stored: Option<&Identity>, names: &BTreeSet<String>) -> St
     if !names.is_subset(&stored.names) {
         // During an update of the deployment, replicas may be called differently for a while. With the names of both,
         // they do not take turns.
+        return Step::RenewLeaf(names.union(&stored.names).cloned().collect());
+    }
+    if stored.ingress.is_none() {
         return Step::RenewLeaf(names.union(&stored.names).cloned().collect());
     }
     Step::Keep(seconds(authority.due().min(leaf.due()).saturating_sub(now)).min(LONGEST))
@@ -88,7 +91,14 @@ mod tests {
             leaf: certificate(0, 90 * DAY),
             names: names(&["a", "localhost"]),
             key: String::new(),
+            ingress: Some(certificate(0, 90 * DAY)),
         }
+    }
+
+    #[test]
+    fn what_an_earlier_version_has_made_gets_a_certificate_for_the_ingress() {
+        let stored = Identity { ingress: None, ..fresh() };
+        assert_eq!(plan(5, Some(&stored), &names(&["a"])), Step::RenewLeaf(names(&["a", "localhost"])));
     }
 
     #[test]

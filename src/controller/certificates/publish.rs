@@ -47,8 +47,7 @@ async fn to_ingress(client: &kube::Client, namespace: &str, mut newest: Newest) 
         let identity = newest.borrow_and_update().clone();
         let mut pause = AGAIN;
         if let Some(identity) = identity {
-            let published = PublishedController { authorities: identity.bundle(), key: identity.key().to_owned() };
-            match tell_ingress(&api, &published, namespace).await {
+            match tell_ingress(&api, &identity.published(), namespace).await {
                 Ok(()) => failures = 0,
                 Err(failure) => {
                     failures += 1;

@@ -228,7 +228,7 @@ async fn what_was_pending_goes_on_after_a_restart() {
     spool.append(request.clone()).await.unwrap();
     let stored = spool.next_unmatched().await;
     let pending = spool.store_match(stored.id, matched(&routes, &stored)).await.unwrap();
-    let attempt = Attempt { at: 1, url: String::new(), status: Some(503), error: None, duration_ms: 1 };
+    let attempt = Attempt { at: 1, url: String::new(), status: Some(503), error: None, duration_ms: 1, answer: None };
     spool.record_attempt(pending[0].key, attempt, Next::Retry { due_at: now_millis() }).await.unwrap();
     drop((spool, stored));
 

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod fair;
 mod recorded;
+mod replayed;
 mod room;
 
 use std::{
@@ -55,6 +56,7 @@ fn small() -> Limits {
         max_bytes_per_subscription: MIB,
         max_age: Duration::from_secs(3 * 3600),
         retention: Duration::from_secs(10 * 3600),
+        ..Limits::default()
     }
 }
 
@@ -89,6 +91,7 @@ fn matched(n: u64, triggers: u128) -> Matched {
         uid: Uuid::from_u128(t),
         workflow: "review".into(),
         mismatch: (t >= triggers).then(|| "branches: main is not in the list".into()),
+        captured: false,
     };
     Matched {
         at: NOW + n,
@@ -106,7 +109,8 @@ fn matched(n: u64, triggers: u128) -> Matched {
 }
 
 fn attempt(at: u64) -> Attempt {
-    Attempt { at, url: "http://runner/runs".into(), status: Some(503), error: Some("busy".into()), duration_ms: 7 }
+    let (url, error) = ("http://runner/runs".into(), Some("busy".into()));
+    Attempt { at, url, status: Some(503), error, duration_ms: 7, answer: None }
 }
 
 /// Stores a request and matches it with one trigger.

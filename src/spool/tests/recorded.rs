@@ -44,7 +44,10 @@ async fn what_an_earlier_version_wrote_is_read() {
     let (old, new) = (open(recorded.path()), open(fresh.path()));
     for (subscription, n) in [(1, 0), (1, 1), (1, 2), (2, 3)] {
         let read = |spool: &Spool| spool.entry(id(subscription, n)).unwrap().unwrap();
-        assert_eq!(read(&old), read(&new), "request {n}");
+        let (old, new) = (read(&old), read(&new));
+        // The recorded version did not note it.
+        assert!(old.answered_after.is_none());
+        assert_eq!(old, Entry { answered_after: None, ..new }, "request {n}");
     }
     let usage = old.usage();
     assert_eq!((usage.unmatched, usage.pending, usage.dead, usage.finished), (1, 1, 1, 1));

@@ -1,0 +1,72 @@
+//! The request log: what became of every request, for people and programs.
+//!
+//! What is stored is read from the spool; what is not (`passing`) is kept in memory. `model` is what readers see, `convert`
+//! and `mask` make it, `query`, `watch` and `replay` answer questions of a namespace, and `serve` is how the controller asks
+//! them, at a listener of its own (`tls`) or, in one process, by calling its router.
+
+pub mod convert;
+pub mod mask;
+pub mod model;
+pub mod passing;
+mod query;
+mod replay;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod watch;
+
+pub use query::Question;
+pub use replay::ReplayError;
+pub use serve::{network, router};
+pub use tls::{SERVER_NAME, server_config};
+
+use crate::routes::{Handle, Lookup};
+use crate::spool::Spool;
+use mask::Mask;
+use passing::Passing;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// Questions that read the disk at the same time; further ones wait.
+const READERS: usize = 4;
+/// Watches at the same time.
+const WATCHES: usize = 64;
+
+/// The request log of one replica of the ingress. Clones are the same.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    routes: Handle,
+    spool: Spool,
+    passing: Arc<Passing>,
+    replica: Arc<str>,
+    readers: Semaphore,
+    watches: Arc<Semaphore>,
+}
+
+impl Log {
+    /// The log of the replica with this number.
+    pub fn new(routes: Handle, spool: Spool, passing: Arc<Passing>, replica: Arc<str>) -> Self {
+        let (readers, watches) = (Semaphore::new(READERS), Arc::new(Semaphore::new(WATCHES)));
+        Self(Arc::new(Inner { routes, spool, passing, replica, readers, watches }))
+    }
+
+    /// What is known of a Subscription now: its plugin, and what must not be shown.
+    fn about(&self, subscription: Uuid) -> (Option<Arc<str>>, Mask) {
+        match self.0.routes.by_uid(subscription) {
+            Lookup::Served(route) => (Some(route.plugin_name().clone()), Mask::of(Some(&route))),
+            Lookup::Waits { plugin, .. } => (Some(plugin), Mask::default()),
+            Lookup::Gone => (None, Mask::default()),
+        }
+    }
+}
+
+/// The number of the replica whose host is called so: what the name of a StatefulSet's pod ends in; else `0`.
+pub fn replica(host: &str) -> String {
+    let number = host.rsplit_once('-').map(|(_, number)| number).unwrap_or_default();
+    let decimal = !number.is_empty() && number.len() <= 5 && number.bytes().all(|b| b.is_ascii_digit());
+    if decimal { number.to_owned() } else { "0".to_owned() }
+}
