@@ -24,6 +24,8 @@ pub struct Account {
     pub subscription: Uuid,
     pub status: Status,
     pub charge: u64,
+    /// Its number in the order of receipt.
+    pub number: u64,
     pub received_at: u64,
     pub since: u64,
     pub touched: u64,
@@ -74,6 +76,8 @@ pub struct Share {
     pub log: BTreeSet<(u64, Uuid)>,
     /// Its dead letters by the time at which they ended.
     pub dead: BTreeSet<(u64, Uuid)>,
+    /// Its requests without a match, by their number.
+    unmatched: BTreeSet<(u64, Uuid)>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -98,6 +102,9 @@ impl Books {
         let share = self.shares.entry(a.subscription).or_default();
         share.totals.add(a);
         share.log.insert((a.received_at, a.id));
+        if a.status == Status::Unmatched {
+            share.unmatched.insert((a.number, a.id));
+        }
         match a.status {
             Status::Unmatched | Status::Pending => self.open.insert((a.since, a.id)),
             Status::Dead => share.dead.insert((a.touched, a.id)),
@@ -131,6 +138,9 @@ impl Books {
             return;
         };
         share.totals.take(a);
+        if a.status == Status::Unmatched {
+            share.unmatched.remove(&(a.number, a.id));
+        }
         match a.status {
             Status::Unmatched | Status::Pending => self.open.remove(&(a.since, a.id)),
             Status::Dead => share.dead.remove(&(a.touched, a.id)),
@@ -192,6 +202,12 @@ impl Books {
             return None;
         }
         oldest(self.shares.values().max_by_key(|s| dead(s))?)
+    }
+
+    /// Whether a request of the subscription that was received before `number` has no match yet.
+    pub fn unmatched_before(&self, subscription: Uuid, number: u64) -> bool {
+        let share = self.shares.get(&subscription);
+        share.and_then(|share| share.unmatched.first()).is_some_and(|(first, _)| *first < number)
     }
 
     /// Lets a request wait for the matcher.

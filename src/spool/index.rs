@@ -49,13 +49,14 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn new(request: &Request, base: Loc) -> Self {
+    fn new(request: &Request, number: u64, base: Loc) -> Self {
         Self {
             account: Account {
                 id: request.id,
                 subscription: request.subscription,
                 status: Status::Unmatched,
                 charge: 0,
+                number,
                 received_at: request.received_at,
                 since: request.received_at,
                 touched: request.received_at,
@@ -70,7 +71,7 @@ impl Slot {
     }
 
     fn moved(entry: Entry, base: Loc) -> Self {
-        let mut slot = Self::new(&entry.request, base);
+        let mut slot = Self::new(&entry.request, entry.number, base);
         (slot.account.since, slot.account.touched) = (entry.since, entry.touched);
         slot.matched = entry.matched.is_some();
         slot.dead = entry.dead.map(Into::into);
@@ -91,6 +92,10 @@ impl Slot {
 
     pub fn subscription(&self) -> Uuid {
         self.account.subscription
+    }
+
+    pub fn number(&self) -> u64 {
+        self.account.number
     }
 
     pub fn since(&self) -> u64 {
@@ -115,6 +120,7 @@ impl Slot {
             DeliveryState::Pending { attempts, due_at } => Some(PendingDelivery {
                 key: self.key(l),
                 subscription: self.account.subscription,
+                number: self.account.number,
                 received_at: self.account.received_at,
                 attempts,
                 due_at,
@@ -154,8 +160,8 @@ impl Slot {
 /// A change that is on disk, or about to be.
 #[derive(Debug)]
 pub enum Change {
-    /// A request that was just received; it waits for the matcher.
-    New(Arc<Request>),
+    /// A request that was just received, with its number; it waits for the matcher.
+    New(Arc<Request>, u64),
     /// A request with all that happened to it, moved or read at start. Its body is not needed.
     Entry(Box<Entry>),
     Match(Uuid, Vec<(u32, Uuid)>, u64),
@@ -165,11 +171,11 @@ pub enum Change {
 }
 
 impl Change {
-    /// The change that a match makes: every trigger without a mismatch becomes a delivery.
+    /// The change that a match makes: every trigger without a mismatch becomes a delivery, unless it captured the event.
     pub fn matched(request: Uuid, m: &Matched) -> Self {
         let mut lines: Vec<_> = (m.events.iter().filter(|e| e.skipped.is_none()))
             .flat_map(|e| {
-                let matching = e.triggers.iter().filter(|t| t.mismatch.is_none());
+                let matching = e.triggers.iter().filter(|t| t.mismatch.is_none() && !t.captured);
                 matching.map(|t| (e.item, t.uid))
             })
             .collect();
@@ -220,8 +226,8 @@ impl Index {
     pub fn apply(&mut self, change: Change, loc: Loc) {
         let bytes = u64::from(loc.len);
         match change {
-            Change::New(request) => {
-                self.insert(Slot::new(&request, loc));
+            Change::New(request, number) => {
+                self.insert(Slot::new(&request, number, loc));
                 self.books.wait(request.subscription, request.id, Some(request));
             }
             Change::Entry(entry) => self.insert(Slot::moved(*entry, loc)),
@@ -368,7 +374,7 @@ impl Index {
         self.replaying = false;
         let slots = self.slots.values();
         let mut all: Vec<Account> = slots.map(|s| s.account).filter(|a| a.status == Status::Unmatched).collect();
-        all.sort_unstable_by_key(|a| (a.received_at, a.id));
+        all.sort_unstable_by_key(|a| (a.number, a.received_at, a.id));
         for a in all {
             self.books.wait(a.subscription, a.id, None);
         }

@@ -34,7 +34,10 @@ mod writer;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -49,8 +52,8 @@ pub use self::{
     error::{AppendError, OpenError, SpoolError},
     limits::{Limits, SubscriptionUsage, Usage},
     record::{
-        ATTEMPTS_KEPT, Appended, Attempt, Delivery, DeliveryEvent, DeliveryKey, DeliveryState, Entry, EventOutcome,
-        Matched, Next, PendingDelivery, Request, Status, Summary, TriggerOutcome,
+        ANSWER_KEPT, ATTEMPTS_KEPT, Appended, Attempt, Delivery, DeliveryEvent, DeliveryKey, DeliveryState, Entry,
+        EventOutcome, Matched, Next, PendingDelivery, Request, Status, Summary, TriggerOutcome,
     },
 };
 use self::{
@@ -66,6 +69,8 @@ const QUEUE: usize = 1024;
 struct Shared {
     limits: Limits,
     index: Mutex<Index>,
+    /// The number of the newest request.
+    number: AtomicU64,
     /// Something may wait for the matcher or for delivery.
     waiting: Notify,
 }
@@ -111,7 +116,13 @@ impl Spool {
     /// if the disk fails.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
         let (index, files) = recovery::open(dir, limits.clone())?;
-        let shared = Arc::new(Shared { limits, index: Mutex::new(index), waiting: Notify::new() });
+        let newest = index.slots.values().map(|s| s.number()).max().unwrap_or(0);
+        let shared = Arc::new(Shared {
+            limits,
+            index: Mutex::new(index),
+            number: AtomicU64::new(newest),
+            waiting: Notify::new(),
+        });
         #[cfg(test)]
         let fault = files.fault.clone();
         let (ops, taken) = mpsc::channel(QUEUE);
@@ -139,11 +150,12 @@ impl Spool {
     /// must be told so: [`AppendError::TooLarge`] with status 413, the others with 503.
     pub async fn append(&self, request: Request) -> Result<Appended, AppendError> {
         let request = Arc::new(request);
-        let frame = Frame::request(&request);
+        let number = self.inner.shared.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let frame = Frame::request(&request, number);
         if frame.len() > u64::from(u32::MAX) {
             return Err(AppendError::TooLarge { bytes: frame.len(), limit: u32::MAX.into() });
         }
-        self.ask(|answer| Op::Append(request, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
+        self.ask(|answer| Op::Append(request, number, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
     }
 
     /// Waits for a request that is to be matched. Each is handed out once in the life of the process,
@@ -208,6 +220,16 @@ impl Spool {
     pub fn pending(&self) -> Vec<PendingDelivery> {
         let index = self.inner.shared.index();
         index.slots.values().flat_map(|s| s.pending()).collect()
+    }
+
+    /// Whether a request of the subscription that was received before the one with this number waits for its match still.
+    pub fn unmatched_before(&self, subscription: Uuid, number: u64) -> bool {
+        self.inner.shared.index().books.unmatched_before(subscription, number)
+    }
+
+    /// The number of a request in the order of receipt; `None` if it is not in the spool.
+    pub fn number(&self, request: Uuid) -> Option<u64> {
+        self.inner.shared.index().slots.get(&request).map(|s| s.number())
     }
 
     /// Waits for a delivery that was dead and is pending again. Each is handed out once. Safe to

@@ -24,6 +24,7 @@ struct Plan {
     dead: Option<String>,
     since: u64,
     touched: u64,
+    number: u64,
 }
 
 fn plan(index: &Index, id: Uuid) -> Option<Plan> {
@@ -40,6 +41,7 @@ fn plan(index: &Index, id: Uuid) -> Option<Plan> {
         dead: slot.dead.as_deref().map(str::to_owned),
         since: slot.since(),
         touched: slot.touched(),
+        number: slot.number(),
     })
 }
 
@@ -95,6 +97,7 @@ fn read(plan: Plan) -> Result<Option<Entry>, SpoolError> {
         entry.deliveries.push(delivery);
     }
     (entry.dead, entry.since, entry.touched) = (plan.dead, plan.since, plan.touched);
+    entry.number = plan.number;
     Ok(Some(entry))
 }
 

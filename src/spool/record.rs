@@ -9,6 +9,9 @@ use uuid::Uuid;
 /// How many attempts of one delivery are kept; older ones are forgotten first.
 pub const ATTEMPTS_KEPT: usize = 20;
 
+/// How many bytes of a runner's answer are kept.
+pub const ANSWER_KEPT: usize = 2048;
+
 /// One verified HTTP call to a callback URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -91,9 +94,12 @@ pub struct TriggerOutcome {
     pub uid: Uuid,
     /// The workflow that it starts.
     pub workflow: String,
-    /// Why it did not match; `None` means that it matched and became a delivery.
+    /// Why it did not match; `None` means that it matched, and became a delivery unless it was captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<String>,
+    /// It matched while somebody listened to a draft: shown, and delivered to nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub captured: bool,
 }
 
 /// Names one delivery: one event of one request on its way to one trigger's runner.
@@ -122,6 +128,9 @@ pub struct Attempt {
     pub error: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: u32,
+    /// The beginning of what the runner answered, at most [`ANSWER_KEPT`] bytes; `None` if that was nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 /// What follows an attempt.
@@ -190,7 +199,10 @@ pub struct PendingDelivery {
     pub key: DeliveryKey,
     /// UID of the Subscription.
     pub subscription: Uuid,
-    /// When its request was received; the order of ordered deliveries.
+    /// The number of its request in the order of receipt; the order of ordered deliveries. No clock is in it, so a clock
+    /// that is set changes nothing.
+    pub number: u64,
+    /// When its request was received.
     pub received_at: u64,
     /// Attempts so far, since it was last requeued.
     pub attempts: u32,
@@ -218,6 +230,9 @@ pub struct Entry {
     /// When something last happened to it; retention counts from here.
     #[serde(default)]
     pub touched: u64,
+    /// Its number in the order of receipt; 0 in what was written before requests had one.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// What one delivery needs: see [`event`](super::Spool::event).

@@ -30,7 +30,7 @@ type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// What is asked of the writer. Records are encoded by whoever asks, so that this thread need not.
 pub enum Op {
-    Append(Arc<Request>, Frame, Answer<Appended, AppendError>),
+    Append(Arc<Request>, u64, Frame, Answer<Appended, AppendError>),
     Match(Change, Uuid, Frame, Answer<Vec<PendingDelivery>, SpoolError>),
     /// An attempt.
     Attempt(Change, super::DeliveryKey, Frame, Answer<(), SpoolError>),
@@ -203,7 +203,7 @@ impl Writer {
 impl Batch {
     fn plan(&mut self, op: Op, index: &Index) {
         match op {
-            Op::Append(request, frame, answer) => self.append(request, frame, answer, index),
+            Op::Append(request, number, frame, answer) => self.append(request, number, frame, answer, index),
             Op::Match(change, id, frame, answer) => match index.slots.get(&id) {
                 None => drop(answer.send(Err(SpoolError::Unknown { request: id }))),
                 Some(slot) => {
@@ -242,7 +242,14 @@ impl Batch {
         }
     }
 
-    fn append(&mut self, request: Arc<Request>, frame: Frame, answer: Answer<Appended, AppendError>, index: &Index) {
+    fn append(
+        &mut self,
+        request: Arc<Request>,
+        number: u64,
+        frame: Frame,
+        answer: Answer<Appended, AppendError>,
+        index: &Index,
+    ) {
         let id = request.id;
         if self.appended.contains(&id) {
             // Of what this one repeats, nothing is durable yet either.
@@ -265,7 +272,7 @@ impl Batch {
         *own += charge;
         self.ahead_all += charge;
         self.appended.insert(id);
-        self.push(frame, Change::New(request));
+        self.push(frame, Change::New(request, number));
         self.replies.push(Reply::Append(answer, Appended::Stored));
     }
 

@@ -89,6 +89,7 @@ fn matched(n: u64, triggers: u128) -> Matched {
         uid: Uuid::from_u128(t),
         workflow: "review".into(),
         mismatch: (t >= triggers).then(|| "branches: main is not in the list".into()),
+        captured: false,
     };
     Matched {
         at: NOW + n,
@@ -106,7 +107,8 @@ fn matched(n: u64, triggers: u128) -> Matched {
 }
 
 fn attempt(at: u64) -> Attempt {
-    Attempt { at, url: "http://runner/runs".into(), status: Some(503), error: Some("busy".into()), duration_ms: 7 }
+    let (url, error) = ("http://runner/runs".into(), Some("busy".into()));
+    Attempt { at, url, status: Some(503), error, duration_ms: 7, answer: None }
 }
 
 /// Stores a request and matches it with one trigger.
