@@ -119,11 +119,14 @@ pub struct DeliveryPolicy {
     /// Attempts before the delivery becomes a dead letter.
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
+    /// Whether events are delivered one at a time, in the order in which their requests were received. One that fails
+    /// holds back the rest of this trigger until it is delivered or a dead letter.
+    pub ordered: bool,
 }
 
 impl Default for DeliveryPolicy {
     fn default() -> Self {
-        Self { timeout: Duration::from(std::time::Duration::from_secs(30)), max_attempts: 12 }
+        Self { timeout: Duration::from(std::time::Duration::from_secs(30)), max_attempts: 12, ordered: false }
     }
 }
 

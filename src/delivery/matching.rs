@@ -94,6 +94,7 @@ fn hold_against(
         uid: rule.trigger.uid,
         workflow: rule.trigger.spec.workflow.clone(),
         mismatch,
+        captured: false,
     }
 }
 

@@ -1,12 +1,15 @@
 //! One attempt to hand an event to a runner.
 
+use super::circuit::Health;
 use super::cloud_event::Attributes;
 use super::retry::{self, Outcome, Verdict, verdict};
 use super::runner::Runners;
 use crate::external::address::{AddressPolicy, Reach};
 use crate::ingress::now_millis;
 use crate::routes::{Handle, Lookup, Trigger};
-use crate::spool::{Attempt, DeliveryEvent, DeliveryKey, DeliveryState, Next, PendingDelivery, Spool, SpoolError};
+use crate::spool::{
+    ANSWER_KEPT, Attempt, DeliveryEvent, DeliveryKey, DeliveryState, Next, PendingDelivery, Spool, SpoolError,
+};
 use crate::telemetry::Metrics;
 use std::error::Error;
 use std::sync::Arc;
@@ -68,21 +71,23 @@ impl Sender {
     }
 
     /// Makes one attempt and records it. Everything about the runner is looked up now, not when the event matched.
-    pub async fn attempt(&self, delivery: PendingDelivery) -> After {
+    pub async fn attempt(&self, delivery: PendingDelivery) -> (After, Health) {
         let event = match self.load(delivery.key).await {
             Ok(Some(event)) => event,
-            Ok(None) => return After::Ended,
+            Ok(None) => return (After::Ended, Health::Unknown),
             Err(error @ SpoolError::Damaged { .. }) => {
                 error!(?delivery.key, %error, "a delivery cannot be read; it ends with its age");
-                return After::Ended;
+                return (After::Ended, Health::Unknown);
             }
             Err(error) => {
                 warn!(?delivery.key, %error, "a delivery cannot be read; it is tried again");
-                return later(delivery);
+                return (later(delivery), Health::Unknown);
             }
         };
         // It may have ended by its age, or by a requeue that was handled twice.
-        let DeliveryState::Pending { attempts, .. } = event.delivery.state else { return After::Ended };
+        let DeliveryState::Pending { attempts, .. } = event.delivery.state else {
+            return (After::Ended, Health::Unknown);
+        };
         let (at, started) = (now_millis(), Instant::now());
         let (url, result) = match self.prepare(&delivery, &event, attempts + 1) {
             Ok((url, request, trigger)) => {
@@ -92,12 +97,12 @@ impl Sender {
             Err(reason) => (String::new(), Err(reason)),
         };
         let duration = started.elapsed();
-        let (status, error, verdict) = match result {
+        let (status, error, answer, health, verdict) = match result {
             Ok((answer, most)) => {
                 let verdict = verdict(&answer.outcome, attempts + 1, most, rand::random());
-                (answer.status(), answer.error, verdict)
+                (answer.status(), answer.error, answer.text, answer.outcome.health(), verdict)
             }
-            Err(reason) => (None, Some(reason.clone()), Verdict::Dead(reason)),
+            Err(reason) => (None, Some(reason.clone()), None, Health::Unknown, Verdict::Dead(reason)),
         };
         self.observe(&event, attempts + 1, &verdict, error.as_deref(), duration);
         let next = match verdict {
@@ -106,8 +111,8 @@ impl Sender {
             Verdict::Dead(reason) => Next::Dead { reason },
         };
         let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        let attempt = Attempt { at, url, status, error, duration_ms };
-        match self.spool.record_attempt(delivery.key, attempt, next.clone()).await {
+        let attempt = Attempt { at, url, status, error, duration_ms, answer };
+        let after = match self.spool.record_attempt(delivery.key, attempt, next.clone()).await {
             Ok(()) => match next {
                 Next::Retry { due_at } => After::Again(PendingDelivery { attempts: attempts + 1, due_at, ..delivery }),
                 Next::Delivered | Next::Dead { .. } => After::Ended,
@@ -117,7 +122,8 @@ impl Sender {
                 warn!(?delivery.key, %error, "an attempt could not be recorded; the delivery is tried again");
                 later(delivery)
             }
-        }
+        };
+        (after, health)
     }
 
     async fn load(&self, key: DeliveryKey) -> Result<Option<DeliveryEvent>, SpoolError> {
@@ -164,7 +170,7 @@ impl Sender {
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Answer { outcome: Outcome::NoAnswer, error: Some(describe(error)) },
+            Err(error) => return Answer { outcome: Outcome::NoAnswer, error: Some(describe(error)), text: None },
         };
         let status = response.status().as_u16();
         let asked = response.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -182,7 +188,7 @@ impl Sender {
             let kept: String = text.trim().chars().take(KEPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
             if kept.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {kept}") }
         });
-        Answer { outcome: Outcome::Answered { status, retry_after }, error }
+        Answer { outcome: Outcome::Answered { status, retry_after }, error, text: kept(&text) }
     }
 
     fn observe(&self, event: &DeliveryEvent, attempt: u32, verdict: &Verdict, error: Option<&str>, duration: Duration) {
@@ -210,6 +216,8 @@ impl Sender {
 struct Answer {
     outcome: Outcome,
     error: Option<String>,
+    /// The beginning of its body, for the log.
+    text: Option<String>,
 }
 
 impl Answer {
@@ -219,6 +227,19 @@ impl Answer {
             Outcome::NoAnswer => None,
         }
     }
+}
+
+/// What is kept of an answer's body: text, without what a terminal would take for orders.
+fn kept(body: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(&body[..body.len().min(ANSWER_KEPT)]).trim().chars() {
+        let c = if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c };
+        if text.len() + c.len_utf8() > ANSWER_KEPT {
+            break;
+        }
+        text.push(c);
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 fn later(delivery: PendingDelivery) -> After {

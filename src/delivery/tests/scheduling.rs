@@ -13,11 +13,25 @@ struct Fake {
 }
 
 impl Attempts for Fake {
-    fn workspace(&self, delivery: &PendingDelivery) -> Arc<str> {
-        self.workspaces[&delivery.key.trigger].clone()
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        Way { runner: "".into(), workspace: self.workspaces[&delivery.key.trigger].clone() }
     }
 
-    async fn attempt(&self, delivery: PendingDelivery) -> After {
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, _: usize) {}
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
         if self.workspaces[&delivery.key.trigger].starts_with("slow") {
             self.slow.notified().await;
         }
@@ -26,13 +40,10 @@ impl Attempts for Fake {
         }
         self.ended.lock().unwrap().push((delivery.key, delivery.attempts));
         if delivery.attempts < self.failures {
-            return After::Again(PendingDelivery {
-                attempts: delivery.attempts + 1,
-                due_at: now_millis() + 20,
-                ..delivery
-            });
+            let (attempts, due_at) = (delivery.attempts + 1, now_millis() + 20);
+            return (After::Again(PendingDelivery { attempts, due_at, ..delivery }), RunnerHealth::Unknown);
         }
-        After::Ended
+        (After::Ended, RunnerHealth::Unknown)
     }
 
     async fn requeued(&self) -> PendingDelivery {
@@ -42,7 +53,7 @@ impl Attempts for Fake {
 
 fn pending(n: u128, trigger: u128) -> PendingDelivery {
     let key = DeliveryKey { request: Uuid::from_u128(n), item: 0, trigger: Uuid::from_u128(trigger) };
-    PendingDelivery { key, subscription: Uuid::nil(), received_at: 0, attempts: 0, due_at: 0 }
+    PendingDelivery { key, subscription: Uuid::nil(), number: 0, received_at: 0, attempts: 0, due_at: 0 }
 }
 
 #[tokio::test]
@@ -85,13 +96,79 @@ async fn a_delivery_is_attempted_once_at_a_time_and_again_when_due() {
     running.await.unwrap();
 }
 
+/// A runner that never answers, and one that does.
+#[derive(Default)]
+struct Two {
+    dead: Mutex<Vec<DeliveryKey>>,
+    well: Mutex<Vec<DeliveryKey>>,
+    open: Mutex<Vec<usize>>,
+}
+
+impl Attempts for Two {
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        let runner = if delivery.key.trigger.as_u128() < 100 { "http://dead" } else { "http://well" };
+        Way { runner: runner.into(), workspace: "team-a".into() }
+    }
+
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, open: usize) {
+        self.open.lock().unwrap().push(open);
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
+        if delivery.key.trigger.as_u128() >= 100 {
+            self.well.lock().unwrap().push(delivery.key);
+            return (After::Ended, RunnerHealth::Answers);
+        }
+        self.dead.lock().unwrap().push(delivery.key);
+        let due_at = now_millis() + 5;
+        (After::Again(PendingDelivery { attempts: delivery.attempts + 1, due_at, ..delivery }), RunnerHealth::Fails)
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_answer_is_left_alone_and_holds_up_nobody() {
+    let two = Arc::new(Two::default());
+    let (deliveries, taken) = mpsc::channel(10_000);
+    (0..2000).for_each(|n| deliveries.try_send(pending(n, n % 100)).unwrap());
+    let end = CancellationToken::new();
+    let running = tokio::spawn(Scheduler::new(two.clone(), Limits::default()).run(taken, end.clone()));
+    until(|| *two.open.lock().unwrap() == [1]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let attempts = two.dead.lock().unwrap().len();
+    // Those that had begun when the circuit opened, at most as many as one workspace may have at one runner.
+    assert!((10..=10 + 32).contains(&attempts), "{attempts}");
+    for n in 0..500 {
+        deliveries.send(pending(5000 + n, 100 + n % 3)).await.unwrap();
+    }
+    until(|| two.well.lock().unwrap().len() == 500).await;
+    assert_eq!(two.dead.lock().unwrap().len(), attempts, "no attempt is used up while the circuit is open");
+    end.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_defect_in_an_attempt_frees_its_slot() {
     let workspaces = HashMap::from([(Uuid::from_u128(0), "broken".into()), (Uuid::from_u128(1), "quick".into())]);
     let fake = Arc::new(Fake { workspaces, slow: Notify::new(), ended: Mutex::default(), failures: 0 });
     let (deliveries, taken) = mpsc::channel(10);
     let end = CancellationToken::new();
-    let one = Limits { total: 1, workspace: 1, trigger: 1 };
+    let one = Limits { total: 1, workspace: 1, runner: 1, trigger: 1 };
     let running = tokio::spawn(Scheduler::new(fake.clone(), one).run(taken, end.clone()));
     deliveries.send(pending(1, 0)).await.unwrap();
     deliveries.send(pending(2, 1)).await.unwrap();

@@ -123,6 +123,7 @@ async fn failures_are_recorded_and_repeated_with_the_same_id() {
     assert_eq!((attempts[0].status, attempts[0].error.as_deref()), (Some(503), Some("HTTP 503: not yet")));
     let DeliveryState::Dead { reason, .. } = &entry.deliveries[0].state else { panic!() };
     assert!(reason.contains("redirects are not followed"), "{reason}");
+    assert_eq!((attempts[0].answer.as_deref(), attempts[1].answer.as_deref()), (Some("not\nyet"), None));
 
     // The sender sends it again: it gets another chance, at once.
     bench.spool.append(request.clone()).await.unwrap();
@@ -201,6 +202,63 @@ async fn nothing_is_judged_before_the_routes_are_known() {
     assert_eq!(runner.requests.lock().unwrap().len(), 1);
 }
 
+fn ordered(address: std::net::SocketAddr, n: u128) -> Trigger {
+    let mut trigger = to(address, n);
+    trigger.spec.delivery.ordered = true;
+    trigger.spec.runner.url = Some(format!("http://{address}/ordered"));
+    trigger
+}
+
+/// The values of `ref` that came to this path, in the order of arrival.
+fn refs(runner: &Runner, path: &str) -> Vec<usize> {
+    let requests = runner.requests.lock().unwrap();
+    let of_path = requests.iter().filter(|(uri, ..)| uri.starts_with(path));
+    of_path.map(|(_, _, body)| body["ref"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn ordered_deliveries_keep_their_order_and_a_failure_holds_back_that_trigger_alone() {
+    let (runner, address) = runner().await;
+    let bench = Bench::new(routes([ordered(address, 1)]));
+    bench.start();
+    // The first attempt fails; the others of this trigger wait for the second.
+    runner.answers.lock().unwrap().push((StatusCode::SERVICE_UNAVAILABLE, "later"));
+    bench.spool.append(request(1, "push", r#"{"ref": "0"}"#)).await.unwrap();
+    until(|| refs(&runner, "/ordered") == [0]).await;
+    bench.routes.update(|index| index.apply_trigger(to(address, 2)));
+    for n in 1..200 {
+        bench.spool.append(request(1, "push", &format!(r#"{{"ref": "{n}"}}"#))).await.unwrap();
+    }
+    until(|| refs(&runner, "/run").len() == 199).await;
+    until(|| refs(&runner, "/ordered").len() == 201).await;
+    let expected: Vec<usize> = std::iter::once(0).chain(0..200).collect();
+    assert_eq!(refs(&runner, "/ordered"), expected);
+}
+
+#[tokio::test]
+async fn the_order_outlives_a_restart_and_matches_that_overtake_each_other() {
+    let (runner, address) = runner().await;
+    let Bench { dir, routes, spool, .. } = Bench::new(routes([ordered(address, 1)]));
+    let mut requests = Vec::new();
+    for n in 0..20 {
+        let mut request = request(1, "push", &format!(r#"{{"ref": "{n}"}}"#));
+        // A clock that goes backwards changes nothing.
+        request.received_at -= n;
+        spool.append(request.clone()).await.unwrap();
+        requests.push(request);
+    }
+    // The process ends when some later ones were matched and some earlier ones were not.
+    for n in [7, 3, 19, 12] {
+        spool.store_match(requests[n].id, matched(&routes, &requests[n])).await.unwrap();
+    }
+    drop(spool);
+    let spool = Spool::open(dir.path(), Default::default()).unwrap();
+    let bench = Bench { dir, routes, spool, end: CancellationToken::new() };
+    bench.start();
+    until(|| refs(&runner, "/ordered").len() == 20).await;
+    assert_eq!(refs(&runner, "/ordered"), (0..20).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn requests_of_a_plugin_in_repair_wait_and_those_of_a_deleted_subscription_end() {
     let (runner, address) = runner().await;
@@ -228,7 +286,7 @@ async fn what_was_pending_goes_on_after_a_restart() {
     spool.append(request.clone()).await.unwrap();
     let stored = spool.next_unmatched().await;
     let pending = spool.store_match(stored.id, matched(&routes, &stored)).await.unwrap();
-    let attempt = Attempt { at: 1, url: String::new(), status: Some(503), error: None, duration_ms: 1 };
+    let attempt = Attempt { at: 1, url: String::new(), status: Some(503), error: None, duration_ms: 1, answer: None };
     spool.record_attempt(pending[0].key, attempt, Next::Retry { due_at: now_millis() }).await.unwrap();
     drop((spool, stored));
 
