@@ -50,6 +50,16 @@ pub trait Attempts: Send + Sync + 'static {
 
     /// Is told how many circuits are open, when that has changed.
     fn circuits(&self, open: usize);
+
+    /// The time, in Unix milliseconds.
+    fn now(&self) -> u64 {
+        now_millis()
+    }
+
+    /// Waits. Must be safe to cancel.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(time)
+    }
 }
 
 /// A delivery in the order in which deliveries are due.
@@ -138,7 +148,7 @@ impl<A: Attempts> Scheduler<A> {
                 }
                 delivery = attempts.requeued() => self.add(delivery),
                 () = attempts.moved() => self.stirred.extend(self.behind.drain()),
-                () = tokio::time::sleep(sleep) => self.stirred.extend(self.lines.holding()),
+                () = attempts.sleep(sleep) => self.stirred.extend(self.lines.holding()),
             }
         }
         self.stop().await;
@@ -155,7 +165,7 @@ impl<A: Attempts> Scheduler<A> {
 
     /// Starts what is due and may start; gives the time until something else is due.
     fn start_due(&mut self, deliveries: &mut mpsc::Receiver<PendingDelivery>) -> Duration {
-        let now = now_millis();
+        let now = self.attempts.now();
         let mut sleep = loop {
             let sleep = self.take_due(now);
             let came = self.release(deliveries);
@@ -241,7 +251,7 @@ impl<A: Attempts> Scheduler<A> {
                 let attempt = AssertUnwindSafe(attempts.attempt(delivery.clone())).catch_unwind();
                 let (after, health) = attempt.await.unwrap_or_else(|_| {
                     error!(?delivery.key, "an attempt hit a defect; the panic was reported above");
-                    let due_at = now_millis().saturating_add(AFTER_DEFECT);
+                    let due_at = attempts.now().saturating_add(AFTER_DEFECT);
                     (After::Again(PendingDelivery { due_at, ..delivery.clone() }), Health::Unknown)
                 });
                 (lane, delivery, after, health)
@@ -259,18 +269,18 @@ impl<A: Attempts> Scheduler<A> {
         match after {
             After::Again(next) => self.add(next),
             // It was requeued between the moment at which the attempt saw its end and this one.
-            After::Ended if again => self.add(PendingDelivery { due_at: now_millis(), ..delivery }),
+            After::Ended if again => self.add(PendingDelivery { due_at: self.attempts.now(), ..delivery }),
             After::Ended => {}
         }
     }
 
     /// What an attempt's end means for its runner's circuit.
     fn judge(&mut self, way: &Way, health: Health) {
-        let change = self.circuits.ended(way, health, now_millis());
+        let change = self.circuits.ended(way, health, self.attempts.now());
         let Way { runner, workspace } = way;
         match change {
             Some(Change::Opened { until, anew }) => {
-                let seconds = until.saturating_sub(now_millis()) / 1000;
+                let seconds = until.saturating_sub(self.attempts.now()) / 1000;
                 if anew {
                     warn!(%workspace, %runner, seconds, "a runner does not answer; its deliveries wait");
                 } else {

@@ -20,6 +20,7 @@ mod oauth;
 mod outgoing;
 mod renewal;
 mod rotation;
+mod runners_faulty;
 mod scale;
 mod schema;
 mod security;

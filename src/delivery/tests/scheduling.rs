@@ -162,6 +162,146 @@ async fn a_runner_that_does_not_answer_is_left_alone_and_holds_up_nobody() {
     running.await.unwrap();
 }
 
+/// Runners on a clock that goes on by itself whenever nothing else is to be done.
+struct Simulated {
+    clock: std::sync::atomic::AtomicU64,
+    /// What triggers below 100 get before `repaired`; from then on, and all others, it is 200.
+    fault: u16,
+    repaired: u64,
+    attempts: Mutex<Vec<(u64, u128)>>,
+    delivered: Mutex<HashMap<DeliveryKey, u64>>,
+    dead: Mutex<Vec<(u64, String)>>,
+}
+
+impl Simulated {
+    fn new(fault: u16, repaired: u64) -> Arc<Self> {
+        Arc::new(Self {
+            clock: Default::default(),
+            fault,
+            repaired,
+            attempts: Mutex::default(),
+            delivered: Mutex::default(),
+            dead: Mutex::default(),
+        })
+    }
+
+    /// Runs the scheduler until all of these are delivered or dead.
+    async fn run(self: &Arc<Self>, deliveries: Vec<PendingDelivery>) {
+        let (all, end) = (deliveries.len(), CancellationToken::new());
+        let mut scheduler = Scheduler::new(self.clone(), Limits::default());
+        deliveries.into_iter().for_each(|delivery| scheduler.add(delivery));
+        let (_keep, taken) = mpsc::channel(1);
+        let running = tokio::spawn(scheduler.run(taken, end.clone()));
+        until(|| self.delivered.lock().unwrap().len() + self.dead.lock().unwrap().len() == all).await;
+        end.cancel();
+        running.await.unwrap();
+    }
+}
+
+impl Attempts for Simulated {
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        let runner = if delivery.key.trigger.as_u128() < 100 { "http://faulty" } else { "http://well" };
+        Way { runner: runner.into(), workspace: "team-a".into() }
+    }
+
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, _: usize) {}
+
+    fn now(&self) -> u64 {
+        self.clock.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn sleep(&self, time: Duration) {
+        // Whatever is ready goes first.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        self.clock.fetch_add(millis.max(1), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
+        let now = self.now();
+        let trigger = delivery.key.trigger.as_u128();
+        self.attempts.lock().unwrap().push((now, trigger));
+        let status = if trigger < 100 && now < self.repaired { self.fault } else { 200 };
+        let outcome = Outcome::Answered { status, retry_after: None };
+        let after = match verdict(&outcome, delivery.attempts + 1, 12, 0.5) {
+            Verdict::Delivered => {
+                self.delivered.lock().unwrap().insert(delivery.key, now);
+                After::Ended
+            }
+            Verdict::Retry(wait) => {
+                let due_at = now + u64::try_from(wait.as_millis()).unwrap();
+                After::Again(PendingDelivery { attempts: delivery.attempts + 1, due_at, ..delivery })
+            }
+            Verdict::Dead(reason) => {
+                self.dead.lock().unwrap().push((now, reason));
+                After::Ended
+            }
+        };
+        (after, outcome.health())
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        std::future::pending().await
+    }
+}
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+#[tokio::test]
+async fn a_runner_that_fails_for_six_hours_gets_everything_afterwards() {
+    let simulated = Simulated::new(500, 6 * HOUR);
+    // Events of two triggers, each minute: one with this runner, one with another.
+    let each_minute = |trigger: u128| {
+        (0..400).map(move |n: u64| {
+            let due_at = n * MINUTE;
+            PendingDelivery { due_at, received_at: due_at, ..pending(u128::from(n) + 1000 * trigger, trigger) }
+        })
+    };
+    simulated.run(each_minute(1).chain(each_minute(100)).collect()).await;
+    assert!(simulated.dead.lock().unwrap().is_empty(), "while the circuit is open, attempts are not used up");
+    let attempts = simulated.attempts.lock().unwrap();
+    let in_vain = attempts.iter().filter(|(at, trigger)| *trigger == 1 && *at < 6 * HOUR).count();
+    println!("{in_vain} attempts in six hours at a runner that fails");
+    assert!((60..120).contains(&in_vain), "a probe in five minutes: {in_vain}");
+    let delivered = simulated.delivered.lock().unwrap();
+    let late = |trigger: u128, most: u64| {
+        let of_it = delivered.iter().filter(|(key, _)| key.trigger.as_u128() == trigger);
+        of_it
+            .filter(|(key, at)| {
+                let due = (key.request.as_u128() - 1000 * trigger) as u64 * MINUTE;
+                **at > due.max(if trigger == 1 { 6 * HOUR } else { 0 }) + most
+            })
+            .count()
+    };
+    assert_eq!(late(100, 1000), 0, "the other runner's are never late");
+    assert!(late(1, 6 * MINUTE) < 20, "most arrive with the first probe: {}", late(1, 6 * MINUTE));
+    assert_eq!(late(1, HOUR), 0, "and all when their own pause is over");
+}
+
+#[tokio::test]
+async fn a_runner_that_is_busy_for_ever_is_asked_for_hours_and_then_given_up() {
+    let simulated = Simulated::new(429, u64::MAX);
+    simulated.run(vec![pending(1, 1)]).await;
+    let seconds: Vec<u64> = simulated.attempts.lock().unwrap().iter().map(|(at, _)| at / 1000).collect();
+    assert_eq!(seconds, [0, 1, 4, 13, 40, 121, 364, 1093, 2893, 4693, 6493, 8293]);
+    assert_eq!(*simulated.dead.lock().unwrap(), [(8_293_000, "attempt 12 of 12 failed".to_owned())]);
+}
+
 #[tokio::test]
 async fn a_defect_in_an_attempt_frees_its_slot() {
     let workspaces = HashMap::from([(Uuid::from_u128(0), "broken".into()), (Uuid::from_u128(1), "quick".into())]);
