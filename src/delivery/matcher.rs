@@ -1,6 +1,7 @@
 //! Takes accepted requests from the spool, matches them, and stores the match before anything is delivered.
 
 use super::matching::match_request;
+use crate::api::Tally;
 use crate::ingress::now_millis;
 use crate::routes::{Handle, Lookup};
 use crate::spool::{Matched, PendingDelivery, Request, Spool, SpoolError};
@@ -152,6 +153,7 @@ impl Matcher {
         loop {
             match self.spool.store_match(id, matched.clone()).await {
                 Ok(deliveries) => {
+                    self.routes.tallies().add(tallies(&matched));
                     for delivery in deliveries {
                         // Fails only at the end; the spool keeps it for the next start.
                         let _ = self.deliveries.send(delivery).await;
@@ -198,4 +200,16 @@ impl Matcher {
             }
         }
     }
+}
+
+/// What a match means for the counts of its triggers.
+fn tallies(matched: &Matched) -> impl Iterator<Item = (Uuid, Tally)> {
+    let outcomes = matched.events.iter().flat_map(|event| &event.triggers).filter(|outcome| !outcome.captured);
+    outcomes.map(|outcome| {
+        let tally = match outcome.mismatch {
+            None => Tally { fired: 1, last_fired: matched.at, ..Tally::default() },
+            Some(_) => Tally { filtered: 1, ..Tally::default() },
+        };
+        (outcome.uid, tally)
+    })
 }

@@ -2,8 +2,10 @@
 
 use super::circuit::Health;
 use super::cloud_event::Attributes;
+use super::matching::PAUSED;
 use super::retry::{self, Outcome, Verdict, verdict};
 use super::runner::Runners;
+use crate::api::Tally;
 use crate::external::address::{AddressPolicy, Reach};
 use crate::ingress::now_millis;
 use crate::routes::{Handle, Lookup, Trigger};
@@ -24,6 +26,8 @@ const KEPT: usize = 300;
 /// The times that a trigger can give its runner.
 const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The status by which a runner says that it wants no more events of a trigger.
+const GONE: u16 = 410;
 /// When a delivery is taken up again whose state could not be read or written.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -89,7 +93,12 @@ impl Sender {
             return (After::Ended, Health::Unknown);
         };
         let (at, started) = (now_millis(), Instant::now());
-        let (url, result) = match self.prepare(&delivery, &event, attempts + 1) {
+        let trigger = self.routes.trigger(delivery.key.trigger);
+        let prepared = match &trigger {
+            Some(trigger) if trigger.gone => Err(PAUSED.to_owned()),
+            _ => self.prepare(&delivery, &event, attempts + 1),
+        };
+        let (url, result) = match prepared {
             Ok((url, request, trigger)) => {
                 let shown = without_secrets(&url);
                 (shown, Ok((self.send(request).await, trigger.spec.delivery.max_attempts)))
@@ -104,6 +113,9 @@ impl Sender {
             }
             Err(reason) => (None, Some(reason.clone()), None, Health::Unknown, Verdict::Dead(reason)),
         };
+        if let (Some(GONE), Some(trigger)) = (status, trigger) {
+            self.pause(trigger).await;
+        }
         self.observe(&event, attempts + 1, &verdict, error.as_deref(), duration);
         let next = match verdict {
             Verdict::Delivered => Next::Delivered,
@@ -124,6 +136,17 @@ impl Sender {
             }
         };
         (after, health)
+    }
+
+    /// Lets a trigger rest whose runner wants no more: what it has still to deliver becomes dead letters, when it is due.
+    async fn pause(&self, trigger: Arc<Trigger>) {
+        let routes = self.routes.clone();
+        // In a thread of its own, because the trigger may be compiled anew.
+        let pause = move || routes.pause(trigger.uid, &trigger.state).then_some(trigger);
+        if let Ok(Some(trigger)) = tokio::task::spawn_blocking(pause).await {
+            let (namespace, trigger) = (&*trigger.namespace, trigger.name.as_str());
+            warn!(namespace, trigger, "the runner answered 410 Gone: the trigger is paused until it is changed");
+        }
     }
 
     async fn load(&self, key: DeliveryKey) -> Result<Option<DeliveryEvent>, SpoolError> {
@@ -207,6 +230,7 @@ impl Sender {
             }
             Verdict::Dead(reason) => {
                 self.metrics.delivery_dead();
+                self.routes.tallies().add([(event.trigger.uid, Tally { failed: 1, ..Tally::default() })]);
                 info!(%id, %request, namespace, trigger, attempt, error, reason, "a delivery became a dead letter");
             }
         }

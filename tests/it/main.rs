@@ -26,5 +26,6 @@ mod schema;
 mod security;
 mod story;
 mod support;
+mod triggers;
 mod vendors;
 mod workspaces;
