@@ -21,6 +21,7 @@
 //! | `bellhop_deliveries_total` | counter | `outcome` | attempts by outcome: `delivered`, `retried`, `dead` |
 //! | `bellhop_delivery_attempt_seconds` | histogram | | duration of one attempt |
 //! | `bellhop_delivery_delay_seconds` | histogram | | from the acceptance of a request to its delivery |
+//! | `bellhop_runner_circuits_open` | gauge | | runners that are left alone because they do not answer, counted for each workspace that calls them |
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
 //! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `call` is a field of `webhook`, such as `create`, or what is asked of OAuth: `oauth2.code`, `oauth2.refresh`, `oauth2.clientCredentials`, `oauth2.revoke`; `status` is `2xx` to `5xx`, `other`, or `none` without an answer |
 //! | `bellhop_admissions_total` | counter | `kind`, `outcome` | objects that the API server asked about, by [`Admitted`] |
@@ -258,6 +259,7 @@ struct Inner {
     deliveries: Family<DeliveryLabels, Counter>,
     attempt_duration: Histogram,
     delivery_delay: Histogram,
+    circuits_open: Gauge,
     reconciles: Family<ReconcileLabels, Counter>,
     external_calls: Family<CallLabels, Counter>,
     admissions: Family<AdmissionLabels, Counter>,
@@ -295,6 +297,7 @@ impl Metrics {
             deliveries: add(r, "deliveries", "Attempts to deliver by outcome", Family::default()),
             attempt_duration: add_seconds(r, "delivery_attempt", "Duration of one attempt", &SLOW),
             delivery_delay: add_seconds(r, "delivery_delay", "From acceptance to delivery", &SLOW),
+            circuits_open: add(r, "runner_circuits_open", "Runners that do not answer", Gauge::default()),
             reconciles: add(r, "reconciles", "Reconciliations", Family::default()),
             external_calls: add(r, "external_calls", "Calls to external systems", Family::default()),
             admissions: add(r, "admissions", "Objects that the API server asked about", Family::default()),
@@ -366,6 +369,11 @@ impl Metrics {
     /// Counts a delivery that became a dead letter.
     pub fn delivery_dead(&self) {
         self.0.deliveries.get_or_create(&DeliveryLabels { outcome: Outcome::dead }).inc();
+    }
+
+    /// Sets how many runners are left alone because they do not answer.
+    pub fn circuits_open(&self, open: usize) {
+        self.0.circuits_open.set(integer(open));
     }
 
     /// Counts a reconciliation of an object of this kind.

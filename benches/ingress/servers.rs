@@ -142,6 +142,9 @@ fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runne
             spec.runner = Runner { service: None, url: Some(runner.to_owned()) };
             for trigger in 0..triggers {
                 index.apply_trigger(Trigger {
+                    state: bellhop::api::RunnerGone { generation: 1, resume: None },
+                    gone: false,
+                    listening: None,
                     uid: uuid::Uuid::new_v5(&push::uid(number), format!("trigger {trigger}").as_bytes()),
                     namespace: namespace.as_str().into(),
                     name: format!("deploy-{number}-{trigger}"),

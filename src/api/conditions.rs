@@ -76,6 +76,10 @@ pub mod reason {
     pub const INVALID_FILTER: &str = "InvalidFilter";
     pub const RUNNER_NOT_ALLOWED: &str = "RunnerNotAllowed";
     pub const DRAFT: &str = "Draft";
+    /// A draft captures events, until a time.
+    pub const LISTENING: &str = "Listening";
+    /// The runner has answered 410: nothing fires until somebody changes the trigger.
+    pub const RUNNER_GONE: &str = "RunnerGone";
     pub const SUSPENDED: &str = "Suspended";
 }
 

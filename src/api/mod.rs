@@ -7,9 +7,11 @@ mod conditions;
 mod crds;
 mod published;
 mod reference;
+mod report;
 mod schema;
 mod subscription;
 mod trigger_plugin;
+mod trigger_status;
 mod verification;
 mod workflow_trigger;
 
@@ -18,8 +20,10 @@ pub use crds::{all_crds, to_yaml};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedIdentity, PublishedRoute, RouteVersion};
 pub use reference::to_markdown;
+pub use report::{Gone, Report, Seen, Tally, Told, TriggerReport};
 pub use subscription::*;
 pub use trigger_plugin::*;
+pub use trigger_status::*;
 pub use verification::*;
 pub use workflow_trigger::*;
 

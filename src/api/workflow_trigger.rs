@@ -1,6 +1,6 @@
 //! `WorkflowTrigger`: the wish to start one workflow on one event of one subscription.
 
-use super::{Condition, NameRef};
+use super::{NameRef, WorkflowTriggerStatus};
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Last fired", type_ = "date", json_path = ".status.lastFired"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -119,23 +120,13 @@ pub struct DeliveryPolicy {
     /// Attempts before the delivery becomes a dead letter.
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
+    /// Whether events are delivered one at a time, in the order in which their requests were received. One that fails
+    /// holds back the rest of this trigger until it is delivered or a dead letter.
+    pub ordered: bool,
 }
 
 impl Default for DeliveryPolicy {
     fn default() -> Self {
-        Self { timeout: Duration::from(std::time::Duration::from_secs(30)), max_attempts: 12 }
+        Self { timeout: Duration::from(std::time::Duration::from_secs(30)), max_attempts: 12, ordered: false }
     }
-}
-
-/// What Bellhop says of a WorkflowTrigger.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkflowTriggerStatus {
-    /// The generation that the conditions are about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Ready`: whether the trigger will fire, and if not, why.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
 }

@@ -1,13 +1,14 @@
-//! When the last request came to each Subscription: the replicas of the ingress report it, the controller that holds the
-//! Lease writes it into the statuses, seldom enough for the API server not to notice.
+//! What the replicas of the ingress report: when the last request came to each Subscription, how often triggers have
+//! fired, and which runners are gone. The controller that holds the Lease writes it into the statuses.
 
+use super::seldom::{Book, Budget, News};
+use super::workflow_trigger::tally;
 use super::{Context, Failure};
-use crate::api::{Subscription, SubscriptionStatus};
+use crate::api::{Report, RunnerGone, Subscription, SubscriptionStatus, Tally, TriggerReport};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,51 +17,94 @@ use uuid::Uuid;
 
 /// Field manager of what is written here. It has one of its own, so that it need not know the rest of the status.
 const FIELD_MANAGER: &str = "bellhop-activity";
-/// Subscriptions whose time waits to be written; beyond, reports are not taken and come again.
-const MOST_WAITING: usize = 20_000;
+/// Runners that are gone and have still to be written; beyond, reports are not taken and come again.
+const MOST_GONE: usize = 10_000;
+/// Processes of the ingress whose last report is remembered. There are as many as replicas, and some that have ended.
+const MOST_REPORTERS: usize = 1000;
 /// How often it is looked whether something may be written.
 const TICK: Duration = Duration::from_secs(1);
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an ingress reports at `/internal/activity`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The last request of each Subscription that has had one since the last report.
-    pub requests: Vec<Seen>,
+/// The last request's time.
+#[derive(Clone, Copy)]
+struct At(i64);
+
+impl News for At {
+    fn add(&mut self, other: Self) {
+        self.0 = other.0.max(self.0);
+    }
+
+    fn at(&self) -> i64 {
+        self.0
+    }
 }
 
-/// The last request of a Subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// UID of the Subscription.
-    pub uid: Uuid,
-    /// When it came, in Unix milliseconds.
-    pub at: i64,
-}
+impl News for Tally {
+    fn add(&mut self, other: Self) {
+        Tally::add(self, &other);
+    }
 
-/// How much may be written.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// The shortest time between two writes to one Subscription.
-    pub interval: Duration,
-    /// Most writes a minute, to all Subscriptions together.
-    pub per_minute: u32,
+    fn at(&self) -> i64 {
+        i64::try_from(self.last_fired).unwrap_or(i64::MAX)
+    }
 }
 
 /// Where reports are taken: open while this process holds the Lease. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Desk(Arc<Mutex<Option<Book>>>);
+pub struct Desk(Arc<Mutex<Option<Books>>>);
+
+/// What was reported and is not written yet.
+struct Books {
+    requests: Book<At>,
+    triggers: Book<Tally>,
+    gone: HashMap<Uuid, RunnerGone>,
+    /// The number of the last report of each process.
+    reporters: HashMap<Uuid, u64>,
+}
+
+impl Books {
+    fn new(budget: Budget, now: Instant) -> Self {
+        let (requests, triggers) = (Book::new(budget, now), Book::new(budget, now));
+        Self { requests, triggers, gone: HashMap::new(), reporters: HashMap::new() }
+    }
+
+    fn take(&mut self, report: &Report) -> bool {
+        // What is said of requests and of runners may be taken twice.
+        if !report.requests.iter().all(|seen| self.requests.note(seen.uid, At(seen.at))) {
+            return false;
+        }
+        for gone in &report.gone {
+            if self.gone.len() >= MOST_GONE && !self.gone.contains_key(&gone.uid) {
+                return false;
+            }
+            self.gone.insert(gone.uid, gone.state.clone());
+        }
+        report.triggers.as_ref().is_none_or(|triggers| self.count(triggers))
+    }
+
+    fn count(&mut self, report: &TriggerReport) -> bool {
+        if self.reporters.get(&report.from).is_some_and(|last| *last >= report.number) {
+            return true;
+        }
+        if !self.triggers.has_room(report.tallies.len()) {
+            return false;
+        }
+        if self.reporters.len() >= MOST_REPORTERS {
+            self.reporters.clear();
+        }
+        self.reporters.insert(report.from, report.number);
+        report.tallies.iter().all(|told| self.triggers.note(told.uid, told.tally))
+    }
+}
 
 impl Desk {
     /// Takes a report; false if this process does not hold the Lease, or has no room.
     pub fn take(&self, report: &Report) -> bool {
-        let mut book = self.lock();
-        let Some(book) = book.as_mut() else { return false };
-        report.requests.iter().all(|seen| book.note(*seen))
+        self.lock().as_mut().is_some_and(|books| books.take(report))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Book>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Books>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -74,75 +118,43 @@ impl Drop for Open<'_> {
     }
 }
 
-/// What waits to be written, and what was written when.
-struct Book {
-    budget: Budget,
-    waiting: HashMap<Uuid, i64>,
-    written: HashMap<Uuid, Instant>,
-    /// Writes that are allowed now; at most those of a minute.
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Book {
-    fn new(budget: Budget, now: Instant) -> Self {
-        let tokens = f64::from(budget.per_minute);
-        Self { budget, waiting: HashMap::new(), written: HashMap::new(), tokens, filled: now }
-    }
-
-    fn note(&mut self, seen: Seen) -> bool {
-        if self.waiting.len() >= MOST_WAITING && !self.waiting.contains_key(&seen.uid) {
-            return false;
-        }
-        let at = self.waiting.entry(seen.uid).or_insert(seen.at);
-        *at = seen.at.max(*at);
-        true
-    }
-
-    /// What may be written now; it counts as written. Those that have waited longest for a write come first.
-    fn due(&mut self, now: Instant) -> Vec<Seen> {
-        let most = f64::from(self.budget.per_minute);
-        let gained = (now - self.filled).as_secs_f64() * most / 60.0;
-        self.tokens = (self.tokens + gained).min(most);
-        self.filled = now;
-        let interval = self.budget.interval;
-        self.written.retain(|_, written| now.duration_since(*written) < interval);
-        let mut due: Vec<Seen> = self
-            .waiting
-            .iter()
-            .filter(|(uid, _)| !self.written.contains_key(*uid))
-            .map(|(uid, at)| Seen { uid: *uid, at: *at })
-            .collect();
-        due.sort_by_key(|seen| (seen.at, seen.uid));
-        due.truncate(self.tokens as usize);
-        self.tokens -= due.len() as f64;
-        for seen in &due {
-            self.waiting.remove(&seen.uid);
-            self.written.insert(seen.uid, now);
-        }
-        due
-    }
-}
-
 /// Writes what is reported, for ever; to stop it, drop it.
 pub async fn run(context: &Context, desk: &Desk) {
     let budget = Budget { interval: context.common.activity_interval, per_minute: context.options.activity_writes };
-    *desk.lock() = Some(Book::new(budget, Instant::now()));
+    *desk.lock() = Some(Books::new(budget, Instant::now()));
     let _open = Open(desk);
+    let mut totals = tally::Totals::default();
     loop {
         tokio::time::sleep(TICK).await;
-        let due = desk.lock().as_mut().map(|book| book.due(Instant::now())).unwrap_or_default();
-        if due.is_empty() {
-            continue;
+        let now = Instant::now();
+        let due = desk
+            .lock()
+            .as_mut()
+            .map(|books| (books.requests.due(now), books.triggers.due(now), std::mem::take(&mut books.gone)));
+        let Some((requests, triggers, gone)) = due else { continue };
+        if !gone.is_empty() {
+            tally::write_gone(context, &gone).await;
         }
-        let due: HashMap<String, i64> = due.iter().map(|seen| (seen.uid.to_string(), seen.at)).collect();
-        for subscription in context.subscriptions.store().state_filter(|known| due.contains_key(uid(known))) {
-            let Some(at) = due.get(uid(&subscription)) else { continue };
-            let written = tokio::time::timeout(PATIENCE, write(context, &subscription, *at)).await;
-            if let Err(failure) = written.unwrap_or(Err(Failure::TooLong(PATIENCE))) {
-                // The next request brings the next time.
-                tracing::debug!(name = subscription.name_any(), %failure, "the last request's time was not written");
+        if !requests.is_empty() {
+            write_requests(context, requests.into_iter().map(|(uid, at)| (uid.to_string(), at.0)).collect()).await;
+        }
+        if !triggers.is_empty() {
+            for (uid, unwritten) in totals.write(context, triggers).await {
+                if let Some(books) = desk.lock().as_mut() {
+                    books.triggers.note(uid, unwritten);
+                }
             }
+        }
+    }
+}
+
+async fn write_requests(context: &Context, due: HashMap<String, i64>) {
+    for subscription in context.subscriptions.store().state_filter(|known| due.contains_key(uid(known))) {
+        let Some(at) = due.get(uid(&subscription)) else { continue };
+        let written = tokio::time::timeout(PATIENCE, write(context, &subscription, *at)).await;
+        if let Err(failure) = written.unwrap_or(Err(Failure::TooLong(PATIENCE))) {
+            // The next request brings the next time.
+            tracing::debug!(name = subscription.name_any(), %failure, "the last request's time was not written");
         }
     }
 }
@@ -178,64 +190,50 @@ pub fn worth_a_pass(subscription: &Subscription) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Seen, Told};
 
-    fn seen(n: u128, at: i64) -> Seen {
-        Seen { uid: Uuid::from_u128(n), at }
-    }
-
-    fn uids(due: &[Seen]) -> Vec<u128> {
-        due.iter().map(|seen| seen.uid.as_u128()).collect()
-    }
-
-    #[test]
-    fn one_subscription_is_written_once_a_minute_with_the_newest_time() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut book = Book::new(Budget { interval: Duration::from_secs(60), per_minute: 600 }, start);
-        book.note(seen(1, 1_000));
-        assert_eq!(book.due(at(1)), [seen(1, 1_000)]);
-        assert_eq!(book.due(at(2)), []);
-        for time in [5_000, 9_000, 7_000] {
-            book.note(seen(1, time));
-        }
-        assert_eq!(book.due(at(60)), []);
-        assert_eq!(book.due(at(61)), [seen(1, 9_000)]);
-    }
-
-    #[test]
-    fn all_together_keep_to_the_budget_and_nobody_starves() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut book = Book::new(Budget { interval: Duration::from_secs(60), per_minute: 6 }, start);
-        (1..=20).for_each(|n| assert!(book.note(seen(n, n as i64))));
-        assert_eq!(uids(&book.due(at(0))), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(uids(&book.due(at(9))), []);
-        assert_eq!(uids(&book.due(at(10))), [7]);
-        assert_eq!(uids(&book.due(at(40))), [8, 9, 10]);
-        // One that is busy does not push the others back.
-        book.note(seen(1, 100));
-        assert_eq!(uids(&book.due(at(100))), [11, 12, 13, 14, 15, 16]);
-        assert_eq!(uids(&book.due(at(1_000))), [17, 18, 19, 20, 1]);
-    }
-
-    #[test]
-    fn what_waits_is_bounded() {
-        let mut book = Book::new(Budget { interval: Duration::from_secs(60), per_minute: 0 }, Instant::now());
-        (0..MOST_WAITING as u128).for_each(|n| assert!(book.note(seen(n, 1))));
-        assert!(!book.note(seen(u128::MAX, 1)) && book.note(seen(5, 2)));
-        assert!(book.due(Instant::now() + Duration::from_secs(3600)).is_empty());
+    fn open(desk: &Desk) -> Open<'_> {
+        let budget = Budget { interval: Duration::from_secs(60), per_minute: 600 };
+        *desk.lock() = Some(Books::new(budget, Instant::now()));
+        Open(desk)
     }
 
     #[test]
     fn a_desk_is_open_only_while_somebody_works_at_it() {
-        let (desk, report) = (Desk::default(), Report { requests: vec![seen(1, 1)] });
+        let report = Report { requests: vec![Seen { uid: Uuid::from_u128(1), at: 1 }], ..Report::default() };
+        let desk = Desk::default();
         assert!(!desk.take(&report));
-        let budget = Budget { interval: Duration::from_secs(60), per_minute: 600 };
-        *desk.lock() = Some(Book::new(budget, Instant::now()));
-        let open = Open(&desk);
+        let opened = open(&desk);
         assert!(desk.take(&report));
-        drop(open);
+        drop(opened);
         assert!(!desk.take(&report));
+    }
+
+    #[test]
+    fn what_is_reported_twice_is_counted_once() {
+        let report = |from: u128, number: u64| {
+            let tally = Tally { fired: 2, last_fired: 7, ..Tally::default() };
+            let tallies = vec![Told { uid: Uuid::from_u128(1), tally }];
+            let triggers = TriggerReport { from: Uuid::from_u128(from), number, tallies };
+            let report = Report { triggers: Some(triggers), ..Report::default() };
+            // As it comes over the wire.
+            serde_json::from_value::<Report>(serde_json::to_value(report).unwrap()).unwrap()
+        };
+        let desk = Desk::default();
+        let _open = open(&desk);
+        for (from, number) in [(1, 1), (1, 1), (2, 1), (1, 2), (1, 1), (1, 2)] {
+            assert!(desk.take(&report(from, number)));
+        }
+        let due = desk.lock().as_mut().unwrap().triggers.due(Instant::now());
+        let tally = Tally { fired: 6, last_fired: 7, ..Tally::default() };
+        assert_eq!(due, [(Uuid::from_u128(1), tally)]);
+    }
+
+    #[test]
+    fn reports_of_earlier_versions_are_read() {
+        let old = serde_json::json!({"requests": [{"uid": Uuid::nil(), "at": 5}]});
+        let report: Report = serde_json::from_value(old).unwrap();
+        assert_eq!((report.requests.len(), report.triggers, report.gone.len()), (1, None, 0));
     }
 
     #[test]

@@ -11,9 +11,10 @@
 //! told. Whoever else reaches the listener is answered 401 and 404.
 
 use super::Failure;
-use super::activity::{Desk, Report};
+use super::activity::Desk;
 use super::admission::Admission;
 use super::certificates::{Keeper, Lives, Newest, Resolver};
+use crate::api::Report;
 use crate::config;
 use crate::delivery::Runners;
 use crate::plugin::Secret;

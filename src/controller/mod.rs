@@ -19,7 +19,8 @@ pub mod listener;
 mod orphans;
 mod plugins;
 pub mod replicas;
-pub mod slots;
+pub mod seldom;
+mod slots;
 mod subscription;
 mod trigger_plugin;
 mod watch;
@@ -166,8 +167,14 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             &metrics,
             shutdown.clone(),
         );
-    let (triggers, [own_triggers, triggers_of_subscriptions]) =
-        watch::follow(scope.apis(&client), &all, "WorkflowTrigger", &metrics, shutdown.clone());
+    let (triggers, [own_triggers, triggers_of_subscriptions]) = watch::follow_changes_of(
+        Some(workflow_trigger::worth_a_pass),
+        scope.apis(&client),
+        &all,
+        "WorkflowTrigger",
+        &metrics,
+        shutdown.clone(),
+    );
     let custodies = vec![Api::namespaced(client.clone(), &common.namespace)];
     let labelled = watcher::Config::default().labels(custody::CUSTODY_LABEL);
     let (custodies, [own_custodies, custodies_of_subscriptions]) =

@@ -1,13 +1,14 @@
 //! Takes accepted requests from the spool, matches them, and stores the match before anything is delivered.
 
 use super::matching::match_request;
+use crate::api::Tally;
 use crate::ingress::now_millis;
 use crate::routes::{Handle, Lookup};
 use crate::spool::{Matched, PendingDelivery, Request, Spool, SpoolError};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
@@ -16,12 +17,64 @@ const TASKS: usize = 16;
 /// When a failed use of the disk is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Requests whose match is being stored and handed over, by Subscription and number: between the moment at which the
+/// spool has the match and that at which the scheduler has its deliveries, nobody else knows of them.
+#[derive(Debug, Default)]
+pub struct Underway {
+    numbers: Mutex<HashMap<Uuid, BTreeSet<u64>>>,
+    moved: Notify,
+}
+
+impl Underway {
+    /// Whether a request of the Subscription with a smaller number is among them.
+    pub fn before(&self, subscription: Uuid, number: u64) -> bool {
+        let numbers = self.lock();
+        numbers.get(&subscription).and_then(BTreeSet::first).is_some_and(|first| *first < number)
+    }
+
+    /// Waits until one of them has been handed over, perhaps since the last time. Safe to cancel.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    fn enter(self: &Arc<Self>, subscription: Uuid, number: u64) -> Passage {
+        self.lock().entry(subscription).or_default().insert(number);
+        Passage { underway: self.clone(), subscription, number }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, BTreeSet<u64>>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request that is being handed over, until it is dropped.
+struct Passage {
+    underway: Arc<Underway>,
+    subscription: Uuid,
+    number: u64,
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let mut numbers = self.underway.lock();
+        if let Some(of_it) = numbers.get_mut(&self.subscription) {
+            of_it.remove(&self.number);
+            if of_it.is_empty() {
+                numbers.remove(&self.subscription);
+            }
+        }
+        drop(numbers);
+        self.underway.moved.notify_one();
+    }
+}
+
 /// See the module's documentation. Clones are the same.
 #[derive(Clone)]
 pub struct Matcher {
     routes: Handle,
     spool: Spool,
     deliveries: mpsc::Sender<PendingDelivery>,
+    underway: Arc<Underway>,
     /// Bounds how many requests are held in memory as values, which take many times their size on the wire.
     processors: Arc<Semaphore>,
     /// Requests of Subscriptions whose plugin is missing or invalid for now, by Subscription.
@@ -29,10 +82,16 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// A matcher that hands what follows from matches to `deliveries`.
-    pub fn new(routes: Handle, spool: Spool, deliveries: mpsc::Sender<PendingDelivery>) -> Self {
+    /// A matcher that hands what follows from matches to `deliveries`, and notes in `underway` what is between the two.
+    pub fn new(
+        routes: Handle,
+        spool: Spool,
+        deliveries: mpsc::Sender<PendingDelivery>,
+        underway: Arc<Underway>,
+    ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { routes, spool, deliveries, processors: Arc::new(Semaphore::new(processors)), parked: Arc::default() }
+        let processors = Arc::new(Semaphore::new(processors));
+        Self { routes, spool, deliveries, underway, processors, parked: Arc::default() }
     }
 
     /// Matches for ever; to stop it, drop it. What was taken and not stored is matched after the next start.
@@ -82,16 +141,19 @@ impl Matcher {
                 Matched { at: now_millis(), events: Vec::new(), note: Some("the Subscription is gone".to_owned()) }
             }
         };
-        self.store(id, matched).await;
+        self.store(id, subscription, matched).await;
     }
 
-    async fn store(&self, id: Uuid, matched: Matched) {
+    async fn store(&self, id: Uuid, subscription: Uuid, matched: Matched) {
+        // Noted before the spool has the match, and until the scheduler has what follows from it.
+        let _passage = self.spool.number(id).map(|number| self.underway.enter(subscription, number));
         if let Some(note) = &matched.note {
             debug!(request = %id, note, "nothing to deliver");
         }
         loop {
             match self.spool.store_match(id, matched.clone()).await {
                 Ok(deliveries) => {
+                    self.routes.tallies().add(tallies(&matched));
                     for delivery in deliveries {
                         // Fails only at the end; the spool keeps it for the next start.
                         let _ = self.deliveries.send(delivery).await;
@@ -138,4 +200,16 @@ impl Matcher {
             }
         }
     }
+}
+
+/// What a match means for the counts of its triggers.
+fn tallies(matched: &Matched) -> impl Iterator<Item = (Uuid, Tally)> {
+    let outcomes = matched.events.iter().flat_map(|event| &event.triggers).filter(|outcome| !outcome.captured);
+    outcomes.map(|outcome| {
+        let tally = match outcome.mismatch {
+            None => Tally { fired: 1, last_fired: matched.at, ..Tally::default() },
+            Some(_) => Tally { filtered: 1, ..Tally::default() },
+        };
+        (outcome.uid, tally)
+    })
 }

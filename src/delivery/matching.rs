@@ -1,5 +1,6 @@
 //! Which triggers an accepted request starts. No I/O.
 
+use crate::api::Mode;
 use crate::ingress::identity;
 use crate::plugin::{CallbackRequest, Event, Reading, SubscriptionInfo};
 use crate::routes::{Route, Rule};
@@ -11,6 +12,9 @@ use uuid::Uuid;
 /// Most bytes of JSON that the variables of all events of one request may take. A list of many small items, each of
 /// which hands out the whole body, would otherwise multiply a request beyond any disk.
 const MOST_VARIABLES: usize = 32 * 1024 * 1024;
+
+/// Why a trigger does not fire whose runner is gone.
+pub(super) const PAUSED: &str = "paused: the runner answered 410 Gone";
 
 /// Holds a request against every trigger of its Subscription. `at` is the time of the match in Unix milliseconds.
 ///
@@ -33,12 +37,12 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
     let mut room = MOST_VARIABLES;
     let events = events.iter().map(|event| {
         let id = Uuid::new_v5(&request.subscription, format!("{identity}/{}", event.item).as_bytes());
-        match_event(route, &reading, event, id, &mut room)
+        match_event(route, &reading, event, id, at, &mut room)
     });
     Matched { at, events: events.collect(), note: None }
 }
 
-fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, room: &mut usize) -> EventOutcome {
+fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u64, room: &mut usize) -> EventOutcome {
     let mut outcome = EventOutcome {
         id,
         item: u32::try_from(event.item).unwrap_or(u32::MAX),
@@ -68,7 +72,8 @@ fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, room: 
             return outcome;
         }
     }
-    let rules = route.rules().iter().filter(|rule| rule.trigger.spec.event == outcome.name);
+    let rules =
+        route.rules().iter().filter(|rule| rule.trigger.spec.event == outcome.name && rule.trigger.is_awake(at));
     outcome.triggers = rules.map(|rule| hold_against(rule, route, reading, event, &variables)).collect();
     outcome.variables = Value::Object(variables);
     outcome.notes = notes.iter().map(ToString::to_string).collect();
@@ -84,17 +89,19 @@ fn hold_against(
 ) -> TriggerOutcome {
     let subscription = SubscriptionInfo { namespace: route.namespace(), name: route.name() };
     let mismatch = match &rule.compiled {
+        _ if rule.trigger.gone => Some(PAUSED.to_owned()),
         Ok(trigger) => {
             trigger.matches(reading, event, variables, subscription).err().map(|mismatch| mismatch.to_string())
         }
         Err(problem) => Some(problem.clone()),
     };
+    let captured = mismatch.is_none() && rule.trigger.spec.mode == Mode::Draft;
     TriggerOutcome {
+        captured,
         trigger: rule.trigger.name.clone(),
         uid: rule.trigger.uid,
         workflow: rule.trigger.spec.workflow.clone(),
         mismatch,
-        captured: false,
     }
 }
 

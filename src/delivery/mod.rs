@@ -8,9 +8,11 @@
 //! Everything here runs on threads of its own with a lower priority than those that accept requests: under a flood
 //! accepting wins, because what is not accepted is lost, and what is not delivered yet is not.
 
+mod circuit;
 mod cloud_event;
 mod matcher;
 mod matching;
+mod order;
 mod queue;
 mod retry;
 mod runner;
@@ -30,7 +32,8 @@ use crate::ingress::{Health, now_millis};
 use crate::routes::Handle;
 use crate::spool::{PendingDelivery, Spool};
 use crate::telemetry::Metrics;
-use matcher::Matcher;
+use circuit::{Health as RunnerHealth, Way};
+use matcher::{Matcher, Underway};
 use scheduler::{Attempts, Scheduler};
 use sender::{After, Sender};
 use std::io;
@@ -39,6 +42,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
+use uuid::Uuid;
 
 /// Matches whose deliveries wait to be scheduled; then the matcher waits.
 const HANDED_OVER: usize = 1024;
@@ -104,16 +108,19 @@ pub fn start(context: Context, shutdown: CancellationToken) -> io::Result<Runnin
 /// If the HTTP client cannot be made.
 pub async fn run(context: Context, limits: Limits, shutdown: CancellationToken) -> Result<(), reqwest::Error> {
     let Context { routes, spool, runners, addresses, metrics, health } = context;
-    let sender = Sender::new(routes.clone(), spool.clone(), runners, addresses, metrics)?;
+    let sender = Sender::new(routes.clone(), spool.clone(), runners.clone(), addresses, metrics.clone())?;
     // Before that, every trigger would seem to be gone.
     tokio::select! {
         () = routes.synced() => {}
         () = shutdown.cancelled() => return Ok(()),
     }
     let (deliveries, taken) = mpsc::channel(HANDED_OVER);
-    let mut scheduler = Scheduler::new(Arc::new(Live { sender, routes: routes.clone(), spool: spool.clone() }), limits);
+    let underway = Arc::new(Underway::default());
+    let (routes_too, spool_too) = (routes.clone(), spool.clone());
+    let live = Live { sender, routes: routes_too, spool: spool_too, runners, underway: underway.clone(), metrics };
+    let mut scheduler = Scheduler::new(Arc::new(live), limits);
     spool.pending().into_iter().for_each(|delivery| scheduler.add(delivery));
-    let matcher = Matcher::new(routes, spool.clone(), deliveries);
+    let matcher = Matcher::new(routes, spool.clone(), deliveries, underway);
     tokio::select! {
         () = scheduler.run(taken, shutdown) => {}
         () = matcher.run() => {}
@@ -127,15 +134,42 @@ struct Live {
     sender: Sender,
     routes: Handle,
     spool: Spool,
+    runners: Runners,
+    underway: Arc<Underway>,
+    metrics: Metrics,
 }
 
 impl Attempts for Live {
-    fn workspace(&self, delivery: &PendingDelivery) -> Arc<str> {
-        self.routes.trigger(delivery.key.trigger).map_or_else(|| "".into(), |trigger| trigger.namespace.clone())
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        let Some(trigger) = self.routes.trigger(delivery.key.trigger) else {
+            return Way { runner: "".into(), workspace: "".into() };
+        };
+        // What has no URL is called by nobody, and ends at once.
+        let url = self.runners.url(&trigger.namespace, &trigger.spec.runner);
+        let runner = url.map_or_else(|_| "".into(), |url| url.origin().ascii_serialization().into());
+        Way { runner, workspace: trigger.namespace.clone() }
     }
 
-    async fn attempt(&self, delivery: PendingDelivery) -> After {
+    fn ordered(&self, trigger: Uuid) -> bool {
+        self.routes.trigger(trigger).is_some_and(|trigger| trigger.spec.delivery.ordered)
+    }
+
+    fn behind(&self, delivery: &PendingDelivery) -> bool {
+        // In this order: what has left the one without having reached the channel is in the other.
+        self.spool.unmatched_before(delivery.subscription, delivery.number)
+            || self.underway.before(delivery.subscription, delivery.number)
+    }
+
+    async fn moved(&self) {
+        self.underway.moved().await;
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
         self.sender.attempt(delivery).await
+    }
+
+    fn circuits(&self, open: usize) {
+        self.metrics.circuits_open(open);
     }
 
     async fn requeued(&self) -> PendingDelivery {

@@ -8,6 +8,7 @@
 //! | every other status, redirects included | dead letter |
 //! | a retry when all attempts are used up | dead letter |
 
+use super::circuit::Health;
 use std::time::{Duration, SystemTime};
 
 /// Upper bound of the wait before the second attempt.
@@ -32,6 +33,16 @@ pub enum Outcome {
     },
     /// No connection, or no answer in time.
     NoAnswer,
+}
+
+impl Outcome {
+    /// What it says of the runner: one that refuses an event is there.
+    pub(super) fn health(&self) -> Health {
+        match self {
+            Outcome::NoAnswer | Outcome::Answered { status: 500..=599, .. } => Health::Fails,
+            Outcome::Answered { .. } => Health::Answers,
+        }
+    }
 }
 
 /// What follows an attempt.

@@ -1,37 +1,65 @@
 //! When each delivery is attempted.
 
+use super::circuit::{Admission, Change, Circuits, Health, Rules, Way};
+use super::order::Lines;
 use super::queue::{Lane, Limits, Queue};
 use super::sender::After;
 use crate::ingress::now_millis;
 use crate::spool::{DeliveryKey, PendingDelivery};
 use futures::FutureExt;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
+use uuid::Uuid;
 
 /// How long attempts under way may go on after the end was announced.
 const GRACE: Duration = Duration::from_secs(10);
 /// The clock may be set while something waits for it, so no wait is longer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How often it is looked whether a trigger whose deliveries are held is ordered still.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// When a delivery is taken up again that met a defect, in milliseconds.
 const AFTER_DEFECT: u64 = 60_000;
 
 /// What the scheduler decides over.
 pub trait Attempts: Send + Sync + 'static {
-    /// The workspace that a delivery belongs to; an empty one if its trigger is gone.
-    fn workspace(&self, delivery: &PendingDelivery) -> Arc<str>;
+    /// The workspace that a delivery belongs to (an empty one if its trigger is gone), and the runner that it would go to.
+    fn way(&self, delivery: &PendingDelivery) -> Way;
 
-    /// Makes one attempt.
-    fn attempt(&self, delivery: PendingDelivery) -> impl Future<Output = After> + Send;
+    /// Whether the deliveries of this trigger keep the order in which their requests were received.
+    fn ordered(&self, trigger: Uuid) -> bool;
+
+    /// Whether a request of the same Subscription, received earlier, may still become a delivery. What has become one when
+    /// this says no is in the channel that [`Scheduler::run`] takes from.
+    fn behind(&self, delivery: &PendingDelivery) -> bool;
+
+    /// Waits until the answer of [`behind`](Self::behind) may have changed. Must be safe to cancel.
+    fn moved(&self) -> impl Future<Output = ()> + Send;
+
+    /// Makes one attempt, and says what follows from it, also for the runner.
+    fn attempt(&self, delivery: PendingDelivery) -> impl Future<Output = (After, Health)> + Send;
 
     /// Waits for a delivery that was dead and is to be tried again. Must be safe to cancel.
     fn requeued(&self) -> impl Future<Output = PendingDelivery> + Send;
+
+    /// Is told how many circuits are open, when that has changed.
+    fn circuits(&self, open: usize);
+
+    /// The time, in Unix milliseconds.
+    fn now(&self) -> u64 {
+        now_millis()
+    }
+
+    /// Waits. Must be safe to cancel.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(time)
+    }
 }
 
 /// A delivery in the order in which deliveries are due.
@@ -63,15 +91,22 @@ impl Ord for Due {
     }
 }
 
-type Finished = (Lane, PendingDelivery, After);
+type Finished = (Lane, PendingDelivery, After, Health);
 
 /// See the module's documentation.
 pub struct Scheduler<A> {
     attempts: Arc<A>,
     waiting: BinaryHeap<Reverse<Due>>,
     due: Queue<PendingDelivery>,
-    /// Every delivery that is in `waiting`, in `due` or under way, and whether it came again meanwhile.
-    known: HashMap<DeliveryKey, bool>,
+    /// Every delivery that is in `waiting`, held, in `due` or under way.
+    lines: Lines,
+    /// Ordered triggers of which a delivery may be able to start.
+    stirred: HashSet<Uuid>,
+    /// Ordered triggers whose next delivery waits for the match of an earlier request.
+    behind: HashSet<Uuid>,
+    circuits: Circuits,
+    /// When runners that are left alone may be asked again.
+    again: HashMap<Arc<str>, u64>,
     running: JoinSet<Finished>,
 }
 
@@ -82,26 +117,26 @@ impl<A: Attempts> Scheduler<A> {
             attempts,
             waiting: BinaryHeap::new(),
             due: Queue::new(limits),
-            known: HashMap::new(),
+            lines: Lines::default(),
+            stirred: HashSet::new(),
+            behind: HashSet::new(),
+            circuits: Circuits::new(Rules::default()),
+            again: HashMap::new(),
             running: JoinSet::new(),
         }
     }
 
     /// Takes a delivery. One that it has already is not attempted twice at the same time.
     pub fn add(&mut self, delivery: PendingDelivery) {
-        match self.known.get_mut(&delivery.key) {
-            Some(again) => *again = true,
-            None => {
-                self.known.insert(delivery.key, false);
-                self.waiting.push(Reverse(Due(delivery)));
-            }
+        if self.lines.enter(&delivery) {
+            self.waiting.push(Reverse(Due(delivery)));
         }
     }
 
     /// Runs until `shutdown`, then waits for the attempts under way.
     pub async fn run(mut self, mut deliveries: mpsc::Receiver<PendingDelivery>, shutdown: CancellationToken) {
         loop {
-            let sleep = self.start_due();
+            let sleep = self.start_due(&mut deliveries);
             let attempts = self.attempts.clone();
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -109,55 +144,161 @@ impl<A: Attempts> Scheduler<A> {
                 Some(delivery) = deliveries.recv() => {
                     self.add(delivery);
                     // Whatever else is there comes along, so that the order is that of their times.
-                    while let Ok(delivery) = deliveries.try_recv() {
-                        self.add(delivery);
-                    }
+                    self.drain(&mut deliveries);
                 }
                 delivery = attempts.requeued() => self.add(delivery),
-                () = tokio::time::sleep(sleep) => {}
+                () = attempts.moved() => self.stirred.extend(self.behind.drain()),
+                () = attempts.sleep(sleep) => self.stirred.extend(self.lines.holding()),
             }
         }
         self.stop().await;
     }
 
+    fn drain(&mut self, deliveries: &mut mpsc::Receiver<PendingDelivery>) -> bool {
+        let mut any = false;
+        while let Ok(delivery) = deliveries.try_recv() {
+            self.add(delivery);
+            any = true;
+        }
+        any
+    }
+
     /// Starts what is due and may start; gives the time until something else is due.
-    fn start_due(&mut self) -> Duration {
-        let now = now_millis();
-        let mut sleep = LONGEST_SLEEP;
+    fn start_due(&mut self, deliveries: &mut mpsc::Receiver<PendingDelivery>) -> Duration {
+        let now = self.attempts.now();
+        let mut sleep = loop {
+            let sleep = self.take_due(now);
+            let came = self.release(deliveries);
+            if !came && self.stirred.is_empty() {
+                break sleep;
+            }
+        };
+        if !self.lines.holding().is_empty() {
+            sleep = sleep.min(LOOK_AGAIN);
+        }
+        let reopened: Vec<Arc<str>> =
+            self.again.iter().filter(|(_, at)| **at <= now).map(|(runner, _)| runner.clone()).collect();
+        for runner in reopened {
+            self.again.remove(&runner);
+            self.due.reopen(&runner);
+        }
+        self.start(now);
+        let next = self.again.values().map(|at| Duration::from_millis(at.saturating_sub(now).max(1))).min();
+        sleep.min(next.unwrap_or(LONGEST_SLEEP))
+    }
+
+    /// Takes what is due out of what waits.
+    fn take_due(&mut self, now: u64) -> Duration {
         while let Some(Reverse(next)) = self.waiting.peek() {
             if next.0.due_at > now {
-                sleep = sleep.min(Duration::from_millis(next.0.due_at - now));
-                break;
+                return LONGEST_SLEEP.min(Duration::from_millis(next.0.due_at - now));
             }
             let Some(Reverse(Due(delivery))) = self.waiting.pop() else { break };
-            let lane = Lane { workspace: self.attempts.workspace(&delivery), trigger: delivery.key.trigger };
-            self.due.push(&lane, delivery);
+            if self.attempts.ordered(delivery.key.trigger) {
+                self.stirred.insert(delivery.key.trigger);
+                self.lines.hold(delivery);
+            } else {
+                self.let_go(delivery);
+            }
         }
-        while let Some((lane, delivery)) = self.due.start() {
+        LONGEST_SLEEP
+    }
+
+    /// Lets go what may go of the triggers that were stirred; says whether deliveries came meanwhile.
+    fn release(&mut self, deliveries: &mut mpsc::Receiver<PendingDelivery>) -> bool {
+        let mut came = false;
+        for trigger in std::mem::take(&mut self.stirred) {
+            if !self.attempts.ordered(trigger) {
+                while let Some(delivery) = self.lines.take_any(trigger) {
+                    self.let_go(delivery);
+                }
+                continue;
+            }
+            let Some(head) = self.lines.head(trigger) else { continue };
+            if self.attempts.behind(head) {
+                self.behind.insert(trigger);
+                continue;
+            }
+            // What an earlier request has become by now is in the channel, and takes its place before this one.
+            came |= self.drain(deliveries);
+            if let Some(delivery) = self.lines.take_head(trigger) {
+                self.let_go(delivery);
+            }
+        }
+        came
+    }
+
+    fn let_go(&mut self, delivery: PendingDelivery) {
+        self.lines.start(&delivery);
+        let lane = Lane { way: self.attempts.way(&delivery), trigger: delivery.key.trigger };
+        self.due.push(&lane, delivery);
+    }
+
+    fn start(&mut self, now: u64) {
+        let (circuits, again) = (&mut self.circuits, &mut self.again);
+        let mut admits = |way: &Way| match circuits.admit(way, now) {
+            Admission::Go => true,
+            Admission::Until(at) => {
+                let known = again.entry(way.runner.clone()).or_insert(at);
+                *known = at.min(*known);
+                false
+            }
+            Admission::AfterProbe => false,
+        };
+        while let Some((lane, delivery)) = self.due.start(&mut admits) {
             let attempts = self.attempts.clone();
             self.running.spawn(async move {
                 let attempt = AssertUnwindSafe(attempts.attempt(delivery.clone())).catch_unwind();
-                let after = attempt.await.unwrap_or_else(|_| {
+                let (after, health) = attempt.await.unwrap_or_else(|_| {
                     error!(?delivery.key, "an attempt hit a defect; the panic was reported above");
-                    let due_at = now_millis().saturating_add(AFTER_DEFECT);
-                    After::Again(PendingDelivery { due_at, ..delivery.clone() })
+                    let due_at = attempts.now().saturating_add(AFTER_DEFECT);
+                    (After::Again(PendingDelivery { due_at, ..delivery.clone() }), Health::Unknown)
                 });
-                (lane, delivery, after)
+                (lane, delivery, after, health)
             });
         }
-        sleep
     }
 
     fn finish(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
         // Panics were caught inside, and nothing is aborted before the end.
-        let Ok((lane, delivery, after)) = finished else { return };
+        let Ok((lane, delivery, after, health)) = finished else { return };
         self.due.done(&lane);
-        let again = self.known.remove(&delivery.key).unwrap_or_default();
+        self.judge(&lane.way, health);
+        let again = self.lines.end(&delivery);
+        self.stirred.insert(delivery.key.trigger);
         match after {
             After::Again(next) => self.add(next),
             // It was requeued between the moment at which the attempt saw its end and this one.
-            After::Ended if again => self.add(PendingDelivery { due_at: now_millis(), ..delivery }),
+            After::Ended if again => self.add(PendingDelivery { due_at: self.attempts.now(), ..delivery }),
             After::Ended => {}
+        }
+    }
+
+    /// What an attempt's end means for its runner's circuit.
+    fn judge(&mut self, way: &Way, health: Health) {
+        let change = self.circuits.ended(way, health, self.attempts.now());
+        let Way { runner, workspace } = way;
+        match change {
+            Some(Change::Opened { until, anew }) => {
+                let seconds = until.saturating_sub(self.attempts.now()) / 1000;
+                if anew {
+                    warn!(%workspace, %runner, seconds, "a runner does not answer; its deliveries wait");
+                } else {
+                    info!(%workspace, %runner, seconds, "a runner does not answer yet");
+                }
+                let known = self.again.entry(runner.clone()).or_insert(until);
+                *known = until.min(*known);
+            }
+            Some(Change::Closed) => info!(%workspace, %runner, "a runner answers again"),
+            // A probe may have called nobody.
+            None if health != Health::Unknown => return,
+            None => {}
+        }
+        if !matches!(change, Some(Change::Opened { .. })) {
+            self.due.reopen(runner);
+        }
+        if change.is_some() {
+            self.attempts.circuits(self.circuits.open());
         }
     }
 

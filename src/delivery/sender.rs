@@ -1,12 +1,17 @@
 //! One attempt to hand an event to a runner.
 
+use super::circuit::Health;
 use super::cloud_event::Attributes;
+use super::matching::PAUSED;
 use super::retry::{self, Outcome, Verdict, verdict};
 use super::runner::Runners;
+use crate::api::Tally;
 use crate::external::address::{AddressPolicy, Reach};
 use crate::ingress::now_millis;
 use crate::routes::{Handle, Lookup, Trigger};
-use crate::spool::{Attempt, DeliveryEvent, DeliveryKey, DeliveryState, Next, PendingDelivery, Spool, SpoolError};
+use crate::spool::{
+    ANSWER_KEPT, Attempt, DeliveryEvent, DeliveryKey, DeliveryState, Next, PendingDelivery, Spool, SpoolError,
+};
 use crate::telemetry::Metrics;
 use std::error::Error;
 use std::sync::Arc;
@@ -21,6 +26,8 @@ const KEPT: usize = 300;
 /// The times that a trigger can give its runner.
 const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The status by which a runner says that it wants no more events of a trigger.
+const GONE: u16 = 410;
 /// When a delivery is taken up again whose state could not be read or written.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -68,23 +75,30 @@ impl Sender {
     }
 
     /// Makes one attempt and records it. Everything about the runner is looked up now, not when the event matched.
-    pub async fn attempt(&self, delivery: PendingDelivery) -> After {
+    pub async fn attempt(&self, delivery: PendingDelivery) -> (After, Health) {
         let event = match self.load(delivery.key).await {
             Ok(Some(event)) => event,
-            Ok(None) => return After::Ended,
+            Ok(None) => return (After::Ended, Health::Unknown),
             Err(error @ SpoolError::Damaged { .. }) => {
                 error!(?delivery.key, %error, "a delivery cannot be read; it ends with its age");
-                return After::Ended;
+                return (After::Ended, Health::Unknown);
             }
             Err(error) => {
                 warn!(?delivery.key, %error, "a delivery cannot be read; it is tried again");
-                return later(delivery);
+                return (later(delivery), Health::Unknown);
             }
         };
         // It may have ended by its age, or by a requeue that was handled twice.
-        let DeliveryState::Pending { attempts, .. } = event.delivery.state else { return After::Ended };
+        let DeliveryState::Pending { attempts, .. } = event.delivery.state else {
+            return (After::Ended, Health::Unknown);
+        };
         let (at, started) = (now_millis(), Instant::now());
-        let (url, result) = match self.prepare(&delivery, &event, attempts + 1) {
+        let trigger = self.routes.trigger(delivery.key.trigger);
+        let prepared = match &trigger {
+            Some(trigger) if trigger.gone => Err(PAUSED.to_owned()),
+            _ => self.prepare(&delivery, &event, attempts + 1),
+        };
+        let (url, result) = match prepared {
             Ok((url, request, trigger)) => {
                 let shown = without_secrets(&url);
                 (shown, Ok((self.send(request).await, trigger.spec.delivery.max_attempts)))
@@ -92,13 +106,16 @@ impl Sender {
             Err(reason) => (String::new(), Err(reason)),
         };
         let duration = started.elapsed();
-        let (status, error, verdict) = match result {
+        let (status, error, answer, health, verdict) = match result {
             Ok((answer, most)) => {
                 let verdict = verdict(&answer.outcome, attempts + 1, most, rand::random());
-                (answer.status(), answer.error, verdict)
+                (answer.status(), answer.error, answer.text, answer.outcome.health(), verdict)
             }
-            Err(reason) => (None, Some(reason.clone()), Verdict::Dead(reason)),
+            Err(reason) => (None, Some(reason.clone()), None, Health::Unknown, Verdict::Dead(reason)),
         };
+        if let (Some(GONE), Some(trigger)) = (status, trigger) {
+            self.pause(trigger).await;
+        }
         self.observe(&event, attempts + 1, &verdict, error.as_deref(), duration);
         let next = match verdict {
             Verdict::Delivered => Next::Delivered,
@@ -106,8 +123,8 @@ impl Sender {
             Verdict::Dead(reason) => Next::Dead { reason },
         };
         let duration_ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        let attempt = Attempt { at, url, status, error, duration_ms, answer: None };
-        match self.spool.record_attempt(delivery.key, attempt, next.clone()).await {
+        let attempt = Attempt { at, url, status, error, duration_ms, answer };
+        let after = match self.spool.record_attempt(delivery.key, attempt, next.clone()).await {
             Ok(()) => match next {
                 Next::Retry { due_at } => After::Again(PendingDelivery { attempts: attempts + 1, due_at, ..delivery }),
                 Next::Delivered | Next::Dead { .. } => After::Ended,
@@ -117,6 +134,18 @@ impl Sender {
                 warn!(?delivery.key, %error, "an attempt could not be recorded; the delivery is tried again");
                 later(delivery)
             }
+        };
+        (after, health)
+    }
+
+    /// Lets a trigger rest whose runner wants no more: what it has still to deliver becomes dead letters, when it is due.
+    async fn pause(&self, trigger: Arc<Trigger>) {
+        let routes = self.routes.clone();
+        // In a thread of its own, because the trigger may be compiled anew.
+        let pause = move || routes.pause(trigger.uid, &trigger.state).then_some(trigger);
+        if let Ok(Some(trigger)) = tokio::task::spawn_blocking(pause).await {
+            let (namespace, trigger) = (&*trigger.namespace, trigger.name.as_str());
+            warn!(namespace, trigger, "the runner answered 410 Gone: the trigger is paused until it is changed");
         }
     }
 
@@ -164,7 +193,7 @@ impl Sender {
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Answer { outcome: Outcome::NoAnswer, error: Some(describe(error)) },
+            Err(error) => return Answer { outcome: Outcome::NoAnswer, error: Some(describe(error)), text: None },
         };
         let status = response.status().as_u16();
         let asked = response.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -182,7 +211,7 @@ impl Sender {
             let kept: String = text.trim().chars().take(KEPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
             if kept.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {kept}") }
         });
-        Answer { outcome: Outcome::Answered { status, retry_after }, error }
+        Answer { outcome: Outcome::Answered { status, retry_after }, error, text: kept(&text) }
     }
 
     fn observe(&self, event: &DeliveryEvent, attempt: u32, verdict: &Verdict, error: Option<&str>, duration: Duration) {
@@ -201,6 +230,7 @@ impl Sender {
             }
             Verdict::Dead(reason) => {
                 self.metrics.delivery_dead();
+                self.routes.tallies().add([(event.trigger.uid, Tally { failed: 1, ..Tally::default() })]);
                 info!(%id, %request, namespace, trigger, attempt, error, reason, "a delivery became a dead letter");
             }
         }
@@ -210,6 +240,8 @@ impl Sender {
 struct Answer {
     outcome: Outcome,
     error: Option<String>,
+    /// The beginning of its body, for the log.
+    text: Option<String>,
 }
 
 impl Answer {
@@ -219,6 +251,19 @@ impl Answer {
             Outcome::NoAnswer => None,
         }
     }
+}
+
+/// What is kept of an answer's body: text, without what a terminal would take for orders.
+fn kept(body: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(&body[..body.len().min(ANSWER_KEPT)]).trim().chars() {
+        let c = if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c };
+        if text.len() + c.len_utf8() > ANSWER_KEPT {
+            break;
+        }
+        text.push(c);
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 fn later(delivery: PendingDelivery) -> After {

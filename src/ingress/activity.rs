@@ -1,19 +1,23 @@
-//! Tells the controller when the last request came to each Subscription, which it shows in the status.
+//! Tells the controller what it shows in statuses: when the last request came to each Subscription, how often triggers
+//! have fired, and which of them are paused because their runner is gone.
 
 use super::controller::INTERNAL;
 use super::{Controller, now_millis};
+use crate::api::{Gone, Report, Seen, Told, TriggerReport};
 use crate::routes::{Handle, LogGate};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use serde_json::json;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use uuid::Uuid;
 
 /// How often it is looked whether there is something to tell.
 const TICK: Duration = Duration::from_secs(5);
 /// Subscriptions in one report.
 const MOST: usize = 1000;
+/// Triggers in one report.
+const MOST_TRIGGERS: usize = 500;
 /// Attempts to reach the replica of the controller that holds the Lease.
 const ATTEMPTS: u32 = 4;
 /// Pause between two of them.
@@ -29,14 +33,63 @@ pub async fn report(routes: Handle, controller: Controller, interval: Duration, 
     let tick = TICK.min(interval.max(Duration::from_millis(100)));
     let interval = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     let log = LogGate::default();
+    let mut outbox = Outbox::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(tick) => {}
             () = end.cancelled() => break,
         }
         tell(&routes, &controller, interval, &log).await;
+        outbox.tell(&routes, &controller, interval, &log).await;
     }
-    let _ = tokio::time::timeout(END, tell(&routes, &controller, 0, &log)).await;
+    let rest = async {
+        tell(&routes, &controller, 0, &log).await;
+        outbox.tell(&routes, &controller, 0, &log).await;
+    };
+    let _ = tokio::time::timeout(END, rest).await;
+}
+
+/// What is told of triggers. It is counted, so a report whose answer was lost is sent again as it was, and the controller
+/// knows it by its number.
+struct Outbox {
+    from: Uuid,
+    number: u64,
+    untold: Option<TriggerReport>,
+}
+
+impl Outbox {
+    fn new() -> Self {
+        Self { from: Uuid::new_v4(), number: 0, untold: None }
+    }
+
+    /// Tells what there is; what could not be told is told the next time.
+    async fn tell(&mut self, routes: &Handle, controller: &Controller, interval: u64, log: &LogGate) {
+        loop {
+            if self.untold.is_none() {
+                let tallies = routes.tallies().take(now_millis(), interval, MOST_TRIGGERS);
+                let tallies: Vec<_> = tallies.into_iter().map(|(uid, tally)| Told { uid, tally }).collect();
+                if !tallies.is_empty() {
+                    self.number += 1;
+                    self.untold = Some(TriggerReport { from: self.from, number: self.number, tallies });
+                }
+            }
+            // Told again and again until the status says it, which the routes then know.
+            let gone = routes.paused(MOST_TRIGGERS).into_iter().map(|(uid, state)| Gone { uid, state }).collect();
+            let report = Report { requests: Vec::new(), triggers: self.untold.clone(), gone };
+            if report == Report::default() {
+                return;
+            }
+            if let Err(why) = post(controller, &report).await {
+                if let Some(suppressed) = log.pass() {
+                    info!(why, suppressed, "the controller could not be told of the triggers");
+                }
+                return;
+            }
+            if self.untold.take().is_none_or(|told| told.tallies.len() < MOST_TRIGGERS) {
+                return;
+            }
+        }
+    }
 }
 
 /// Tells what there is; what could not be told is told the next time.
@@ -46,9 +99,9 @@ async fn tell(routes: &Handle, controller: &Controller, interval: u64, log: &Log
         if untold.is_empty() {
             return;
         }
-        let requests: Vec<_> = untold.iter().map(|seen| json!({"uid": seen.uid, "at": seen.at})).collect();
-        let body = Bytes::from(json!({ "requests": requests }).to_string());
-        if let Err(why) = post(controller, body).await {
+        let at = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        let requests = untold.iter().map(|seen| Seen { uid: seen.uid, at: at(seen.at) }).collect();
+        if let Err(why) = post(controller, &Report { requests, ..Report::default() }).await {
             if let Some(suppressed) = log.pass() {
                 info!(why, suppressed, "the controller could not be told of the last requests");
             }
@@ -61,7 +114,8 @@ async fn tell(routes: &Handle, controller: &Controller, interval: u64, log: &Log
     }
 }
 
-async fn post(controller: &Controller, body: Bytes) -> Result<(), String> {
+async fn post(controller: &Controller, report: &Report) -> Result<(), String> {
+    let body = Bytes::from(serde_json::to_vec(report).map_err(|error| error.to_string())?);
     let mut why = String::new();
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -83,17 +137,58 @@ async fn post(controller: &Controller, body: Bytes) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{RunnerGone, Tally};
     use crate::routes::Lookup;
     use crate::routes::tests::{plugin_spec, published};
     use crate::telemetry::Metrics;
     use axum::Router;
     use axum::routing::post;
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use std::sync::{Arc, Mutex};
 
     fn note(routes: &Handle, n: u128, at: u64) {
         let Lookup::Served(route) = routes.by_uid(uuid::Uuid::from_u128(n)) else { panic!("it is served") };
         route.traffic().activity.note(at);
+    }
+
+    #[tokio::test]
+    async fn a_report_whose_answer_was_lost_is_sent_again_as_it_was() {
+        let routes = Handle::new(Metrics::new());
+        let trigger = crate::routes::tests::trigger(1, "sub-1");
+        let (uid, state) = (trigger.uid, trigger.state.clone());
+        routes.update(|index| index.apply_trigger(trigger.clone()));
+        let told: Arc<Mutex<Vec<Report>>> = Arc::default();
+        let answers = Arc::new(Mutex::new(vec![204, 204, 204, 500]));
+        let log = told.clone();
+        let answer = async move |body: Bytes| {
+            log.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+            StatusCode::from_u16(answers.lock().unwrap().pop().unwrap()).unwrap()
+        };
+        let controller = Controller::Here(Router::new().route("/internal/activity", post(answer)));
+        let (mut outbox, gate) = (Outbox::new(), LogGate::default());
+        let fired = || routes.tallies().add([(uid, Tally { fired: 1, last_fired: 5, ..Tally::default() })]);
+        fired();
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        fired();
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        {
+            let told = told.lock().unwrap();
+            let reports: Vec<_> = told.iter().map(|report| report.triggers.clone().unwrap()).collect();
+            let numbers: Vec<_> = reports.iter().map(|report| (report.number, report.tallies[0].tally.fired)).collect();
+            assert_eq!(numbers, [(1, 1), (1, 1), (2, 1)]);
+            assert!(reports.iter().all(|report| report.from == outbox.from));
+        }
+        // A runner that is gone is told of until the status says it.
+        assert!(!routes.pause(uid, &RunnerGone { generation: 7, resume: None }), "the trigger has changed");
+        assert!(routes.pause(uid, &state));
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        let gone = told.lock().unwrap().last().unwrap().gone.clone();
+        assert_eq!(gone, [Gone { uid, state }]);
+        routes.update(|index| index.apply_trigger(crate::routes::Trigger { gone: true, ..trigger }));
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        assert_eq!(told.lock().unwrap().len(), 4);
     }
 
     #[tokio::test]

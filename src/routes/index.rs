@@ -4,7 +4,7 @@
 use super::shards::Shards;
 use super::traffic::Traffic;
 use super::{Compiled, Lookup, Route, Rule, Trigger, WaitReason};
-use crate::api::{Mode, PublishedController, PublishedRoute, TriggerPluginSpec};
+use crate::api::{Mode, PublishedController, PublishedRoute, RunnerGone, TriggerPluginSpec};
 use crate::plugin::Secret;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -83,6 +83,8 @@ pub struct Index {
     plugins: HashMap<Arc<str>, PluginState>,
     routes: HashMap<Uuid, RouteState>,
     triggers: HashMap<Named, TriggerState>,
+    /// Triggers that were paused here, until their status says it.
+    paused: HashMap<Uuid, RunnerGone>,
     /// Routes by what they depend on. A Subscription that was deleted and created again can have two for a moment.
     routes_of_plugin: HashMap<Arc<str>, HashSet<Uuid>>,
     routes_of_subscription: HashMap<Named, HashSet<Uuid>>,
@@ -100,6 +102,7 @@ impl Index {
             plugins: HashMap::new(),
             routes: HashMap::new(),
             triggers: HashMap::new(),
+            paused: HashMap::new(),
             routes_of_plugin: HashMap::new(),
             routes_of_subscription: HashMap::new(),
             routes_of_token: HashMap::new(),
@@ -232,14 +235,25 @@ impl Index {
     }
 
     /// Takes a WorkflowTrigger.
-    pub fn apply_trigger(&mut self, trigger: Trigger) {
+    pub fn apply_trigger(&mut self, mut trigger: Trigger) {
         let named: Named = (trigger.namespace.clone(), trigger.name.as_str().into());
+        if trigger.gone || self.paused.get(&trigger.uid).is_some_and(|state| *state != trigger.state) {
+            self.paused.remove(&trigger.uid);
+        }
+        trigger.gone |= self.paused.contains_key(&trigger.uid);
+        if let Some(known) = self.triggers.get(&named).and_then(|known| known.trigger.listening.as_ref())
+            && trigger.listening.as_ref().is_some_and(|listening| listening.requested == known.requested)
+        {
+            // Seen before: its hour has begun then.
+            trigger.listening = Some(known.clone());
+        }
         if self.triggers.get(&named).is_some_and(|known| *known.trigger == trigger) {
             return; // A change of its status.
         }
         let before = self.unlink_trigger(&named);
         if let Some((uid, _)) = before.as_ref().filter(|(uid, _)| *uid != trigger.uid) {
             self.table.triggers.remove(uid);
+            self.paused.remove(uid);
         }
         let subscription: Named = (trigger.namespace.clone(), trigger.spec.subscription_ref.name.as_str().into());
         let trigger = Arc::new(trigger);
@@ -252,9 +266,27 @@ impl Index {
         self.rebuild_all(self.routes_of_subscription.get(&subscription).cloned());
     }
 
+    /// Pauses a trigger, if it is in this state.
+    pub(super) fn pause(&mut self, uid: Uuid, state: &RunnerGone) -> bool {
+        let Some(trigger) = self.table.triggers.get(&uid).filter(|trigger| trigger.state == *state) else {
+            return false;
+        };
+        if !trigger.gone {
+            self.paused.insert(uid, state.clone());
+            self.apply_trigger(Trigger::clone(&trigger));
+        }
+        true
+    }
+
+    /// Triggers that were paused here and whose status does not say it yet.
+    pub(super) fn paused(&self, most: usize) -> Vec<(Uuid, RunnerGone)> {
+        self.paused.iter().take(most).map(|(uid, state)| (*uid, state.clone())).collect()
+    }
+
     /// Forgets a WorkflowTrigger.
     pub fn delete_trigger(&mut self, namespace: &str, name: &str) {
         if let Some((uid, subscription)) = self.unlink_trigger(&(namespace.into(), name.into())) {
+            self.paused.remove(&uid);
             self.table.triggers.remove(&uid);
             self.rebuild_all(self.routes_of_subscription.get(&subscription).cloned());
         }
@@ -358,13 +390,15 @@ impl Index {
         }
     }
 
-    /// The rules of the published triggers of a Subscription; compiles what is not compiled against this plugin yet.
+    /// The rules of the triggers of a Subscription that may fire; compiles what is not compiled against this plugin yet.
     fn rules(&mut self, subscription: &Named, plugin: &Arc<Compiled>) -> Vec<Arc<Rule>> {
         let mut rules = Vec::new();
         for name in self.trigger_names(subscription) {
             let Some(state) = self.triggers.get_mut(&(subscription.0.clone(), name)) else { continue };
-            if state.trigger.spec.mode != Mode::Published {
-                continue;
+            match state.trigger.spec.mode {
+                Mode::Published => {}
+                Mode::Draft if state.trigger.listening.is_some() => {}
+                Mode::Draft | Mode::Suspended => continue,
             }
             let was_invalid = state.is_invalid();
             let rule = match &state.rule {

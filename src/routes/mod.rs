@@ -6,21 +6,25 @@
 
 mod index;
 mod shards;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 mod traffic;
 mod watch;
 
 pub use index::{Counts, Index};
+pub use tally::Tallies;
 pub use traffic::{Activity, LogGate, Traffic, Untold};
 pub use watch::watch;
 
 use crate::api::{
-    PublishedController, PublishedRoute, RouteVersion, TriggerPluginSpec, WorkflowTrigger, WorkflowTriggerSpec,
+    Listening, Mode, PublishedController, PublishedRoute, RouteVersion, RunnerGone, TriggerPluginSpec, WorkflowTrigger,
+    WorkflowTriggerSpec,
 };
 use crate::plugin::{self, Mistake, Plugin, Secret};
 use crate::telemetry::Metrics;
 use index::{Table, token_key};
+use k8s_openapi::jiff::Timestamp;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
@@ -111,7 +115,7 @@ impl Route {
         self.published.events.iter().any(|subscribed| subscribed == event)
     }
 
-    /// The published triggers of the Subscription, by name.
+    /// The triggers of the Subscription that may fire, by name: the published ones, and drafts that are asked to listen.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
@@ -139,12 +143,25 @@ pub struct Trigger {
     pub name: String,
     /// What its author wants.
     pub spec: WorkflowTriggerSpec,
+    /// What a runner that is gone is gone for.
+    pub state: RunnerGone,
+    /// Whether its runner is gone, so that nothing fires until the state is another one.
+    pub gone: bool,
+    /// Until when it listens, if it is a draft that is asked to.
+    pub listening: Option<Listening>,
 }
 
 impl Trigger {
-    /// Takes what is needed from an object of the API server. An object without a name or a UID is none.
-    pub fn from_object(object: WorkflowTrigger) -> Option<Self> {
+    /// Takes what is needed from an object of the API server that is seen at `now`. An object without a name or a UID is
+    /// none.
+    pub fn from_object(object: WorkflowTrigger, now: Timestamp) -> Option<Self> {
+        let known = object.status.as_ref().and_then(|status| status.listening.as_ref());
+        let listening = Listening::of(&object, known, now);
+        let (state, gone) = (RunnerGone::state_of(&object), RunnerGone::pauses(&object));
         Some(Self {
+            state,
+            gone,
+            listening,
             uid: object.metadata.uid?.parse().ok()?,
             namespace: object.metadata.namespace?.into(),
             name: object.metadata.name?,
@@ -153,7 +170,20 @@ impl Trigger {
     }
 }
 
-/// A published trigger, compiled against the plugin of its Subscription.
+impl Trigger {
+    /// Whether events are held against it at this time (Unix milliseconds).
+    pub fn is_awake(&self, at: u64) -> bool {
+        match self.spec.mode {
+            Mode::Published => true,
+            Mode::Draft => self.listening.as_ref().is_some_and(|listening| {
+                u64::try_from(listening.until.0.as_millisecond()).is_ok_and(|until| at < until)
+            }),
+            Mode::Suspended => false,
+        }
+    }
+}
+
+/// A trigger that may fire, compiled against the plugin of its Subscription.
 pub struct Rule {
     /// The trigger.
     pub trigger: Arc<Trigger>,
@@ -209,6 +239,7 @@ struct Shared {
     /// Counts the changes.
     version: tokio::sync::watch::Sender<u64>,
     metrics: Metrics,
+    tallies: Tallies,
 }
 
 impl Handle {
@@ -221,6 +252,7 @@ impl Handle {
             synced: tokio::sync::watch::Sender::new(false),
             version: tokio::sync::watch::Sender::new(0),
             metrics,
+            tallies: Tallies::default(),
         }))
     }
 
@@ -306,6 +338,21 @@ impl Handle {
             }
         });
         untold
+    }
+
+    /// What triggers have done since the controller was told.
+    pub fn tallies(&self) -> &Tallies {
+        &self.0.tallies
+    }
+
+    /// Pauses a trigger whose runner was gone when it was in this state; false if it is in another one by now.
+    pub fn pause(&self, trigger: Uuid, state: &RunnerGone) -> bool {
+        self.update(|index| index.pause(trigger, state))
+    }
+
+    /// The triggers that are paused here and in whose status that is not seen yet: `most` at most.
+    pub fn paused(&self, most: usize) -> Vec<(Uuid, RunnerGone)> {
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner).paused(most)
     }
 
     /// Tells of every change of the snapshot.

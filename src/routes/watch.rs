@@ -5,6 +5,7 @@ use crate::api::{PUBLISHED_LABEL, PublishedController, PublishedRoute, TriggerPl
 use crate::watch::Scope;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -130,7 +131,7 @@ impl Source for Triggers {
     const KIND: &'static str = "WorkflowTrigger";
 
     fn apply(index: &mut Index, key: &Name, object: Option<WorkflowTrigger>) {
-        match object.and_then(Trigger::from_object) {
+        match object.and_then(|object| Trigger::from_object(object, Timestamp::now())) {
             Some(trigger) => index.apply_trigger(trigger),
             None => Self::delete(index, key),
         }

@@ -24,6 +24,8 @@ pub struct Account {
     pub subscription: Uuid,
     pub status: Status,
     pub charge: u64,
+    /// Its number in the order of receipt.
+    pub number: u64,
     pub received_at: u64,
     pub since: u64,
     pub touched: u64,
@@ -78,6 +80,8 @@ pub struct Share {
     finished: BTreeSet<(u64, Uuid)>,
     /// What the subscription is called, and in which namespace.
     called: Option<(Arc<str>, Box<str>)>,
+    /// Its requests without a match, by their number.
+    unmatched: BTreeSet<(u64, Uuid)>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -104,6 +108,9 @@ impl Books {
         let share = self.shares.entry(a.subscription).or_default();
         share.totals.add(a);
         share.log.insert((a.received_at, a.id));
+        if a.status == Status::Unmatched {
+            share.unmatched.insert((a.number, a.id));
+        }
         match a.status {
             Status::Unmatched | Status::Pending => self.open.insert((a.since, a.id)),
             Status::Dead => share.dead.insert((a.touched, a.id)),
@@ -172,6 +179,9 @@ impl Books {
             return;
         };
         share.totals.take(a);
+        if a.status == Status::Unmatched {
+            share.unmatched.remove(&(a.number, a.id));
+        }
         match a.status {
             Status::Unmatched | Status::Pending => self.open.remove(&(a.since, a.id)),
             Status::Dead => share.dead.remove(&(a.touched, a.id)),
@@ -242,6 +252,12 @@ impl Books {
         let surplus = share.finished.len() > limits.max_finished_per_subscription
             || share.totals.bytes(Status::Finished) > limits.max_finished_bytes_per_subscription;
         (surplus && share.finished.len() > 1).then(|| share.finished.first().map(|f| f.1)).flatten()
+    }
+
+    /// Whether a request of the subscription that was received before `number` has no match yet.
+    pub fn unmatched_before(&self, subscription: Uuid, number: u64) -> bool {
+        let share = self.shares.get(&subscription);
+        share.and_then(|share| share.unmatched.first()).is_some_and(|(first, _)| *first < number)
     }
 
     /// Lets a request wait for the matcher.

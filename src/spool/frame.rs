@@ -112,16 +112,17 @@ impl Frame {
         Self { kind, meta: buffer, body: Bytes::new() }
     }
 
-    /// The record of a new request.
-    pub fn request(request: &Request) -> Self {
+    /// The record of a new request with its number in the order of receipt.
+    pub fn request(request: &Request, number: u64) -> Self {
         #[derive(Serialize)]
         struct New<'a> {
             request: &'a Request,
             since: u64,
             touched: u64,
+            number: u64,
         }
         let at = request.received_at;
-        let meta = New { request, since: at, touched: at };
+        let meta = New { request, since: at, touched: at, number };
         Self { body: request.body.clone(), ..Self::new(Kind::Entry, &meta) }
     }
 

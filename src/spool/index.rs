@@ -62,13 +62,14 @@ pub struct Slot {
 }
 
 impl Slot {
-    fn new(request: &Request, base: Loc) -> Self {
+    fn new(request: &Request, number: u64, base: Loc) -> Self {
         Self {
             account: Account {
                 id: request.id,
                 subscription: request.subscription,
                 status: Status::Unmatched,
                 charge: 0,
+                number,
                 received_at: request.received_at,
                 since: request.received_at,
                 touched: request.received_at,
@@ -84,7 +85,7 @@ impl Slot {
     }
 
     fn moved(entry: Entry, base: Loc) -> (Self, Request) {
-        let mut slot = Self::new(&entry.request, base);
+        let mut slot = Self::new(&entry.request, entry.number, base);
         (slot.account.since, slot.account.touched) = (entry.since, entry.touched);
         slot.matched = entry.matched.is_some();
         slot.dead = entry.dead.map(Into::into);
@@ -105,6 +106,10 @@ impl Slot {
 
     pub fn subscription(&self) -> Uuid {
         self.account.subscription
+    }
+
+    pub fn number(&self) -> u64 {
+        self.account.number
     }
 
     pub fn since(&self) -> u64 {
@@ -129,6 +134,7 @@ impl Slot {
             DeliveryState::Pending { attempts, due_at } => Some(PendingDelivery {
                 key: self.key(l),
                 subscription: self.account.subscription,
+                number: self.account.number,
                 received_at: self.account.received_at,
                 attempts,
                 due_at,
@@ -179,11 +185,21 @@ impl Slot {
     }
 }
 
+/// A request that was just received.
+#[derive(Debug)]
+pub struct Received {
+    pub request: Arc<Request>,
+    /// Its place in the order of receipt.
+    pub number: u64,
+    /// When it began.
+    pub begun: Instant,
+}
+
 /// A change that is on disk, or about to be.
 #[derive(Debug)]
 pub enum Change {
-    /// A request that was just received, and when that began; it waits for the matcher.
-    New(Arc<Request>, Instant),
+    /// A request that was just received; it waits for the matcher.
+    New(Received),
     /// A request with all that happened to it, moved or read at start. Its body is not needed.
     Entry(Box<Entry>),
     Match(Uuid, Vec<(u32, Uuid)>, u64, Option<u32>),
@@ -197,7 +213,7 @@ impl Change {
     /// The request that is changed.
     pub fn request(&self) -> Uuid {
         match self {
-            Self::New(request, _) => request.id,
+            Self::New(received) => received.request.id,
             Self::Entry(entry) => entry.request.id,
             Self::Match(request, ..) => *request,
             Self::Attempt(key, ..) => key.request,
@@ -262,8 +278,8 @@ impl Index {
     pub fn apply(&mut self, change: Change, loc: Loc) {
         let bytes = u64::from(loc.len);
         match change {
-            Change::New(request, begun) => {
-                let mut slot = Slot::new(&request, loc);
+            Change::New(Received { request, number, begun }) => {
+                let mut slot = Slot::new(&request, number, loc);
                 slot.answered_after = Some(begun.elapsed().as_millis().try_into().unwrap_or(u32::MAX));
                 self.insert(slot, &request);
                 self.books.wait(request.subscription, request.id, Some(request));
@@ -464,7 +480,7 @@ impl Index {
         self.replaying = false;
         let slots = self.slots.values();
         let mut all: Vec<Account> = slots.map(|s| s.account).filter(|a| a.status == Status::Unmatched).collect();
-        all.sort_unstable_by_key(|a| (a.received_at, a.id));
+        all.sort_unstable_by_key(|a| (a.number, a.received_at, a.id));
         for a in all {
             self.books.wait(a.subscription, a.id, None);
         }

@@ -34,7 +34,10 @@ mod writer;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -50,13 +53,14 @@ pub use self::{
     error::{AppendError, OpenError, SpoolError},
     limits::{Limits, SubscriptionUsage, Usage},
     record::{
-        ATTEMPTS_KEPT, Appended, Attempt, Changed, Delivery, DeliveryEvent, DeliveryKey, DeliveryState, Entry,
-        EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, Status, Summary, TriggerOutcome,
+        ANSWER_KEPT, ATTEMPTS_KEPT, Appended, Attempt, Changed, Delivery, DeliveryEvent, DeliveryKey, DeliveryState,
+        Entry, EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, Status, Summary,
+        TriggerOutcome,
     },
 };
 use self::{
     frame::{AttemptRecord, EndedRecord, Frame, Kind, MatchRecord, ReplayRecord, RequeueRecord},
-    index::{Change, Index},
+    index::{Change, Index, Received},
     writer::{Op, Writer},
 };
 
@@ -71,6 +75,8 @@ const USER: usize = 256;
 struct Shared {
     limits: Limits,
     index: Mutex<Index>,
+    /// The number of the newest request.
+    number: AtomicU64,
     /// Something may wait for the matcher or for delivery.
     waiting: Notify,
     /// Tells readers of the log what changed.
@@ -118,8 +124,14 @@ impl Spool {
     /// if the disk fails.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, OpenError> {
         let (index, files) = recovery::open(dir, limits.clone())?;
-        let changes = broadcast::Sender::new(CHANGES);
-        let shared = Arc::new(Shared { limits, index: Mutex::new(index), waiting: Notify::new(), changes });
+        let newest = index.slots.values().map(|s| s.number()).max().unwrap_or(0);
+        let shared = Arc::new(Shared {
+            limits,
+            index: Mutex::new(index),
+            number: AtomicU64::new(newest),
+            waiting: Notify::new(),
+            changes: broadcast::Sender::new(CHANGES),
+        });
         #[cfg(test)]
         let fault = files.fault.clone();
         let (ops, taken) = mpsc::channel(QUEUE);
@@ -155,11 +167,13 @@ impl Spool {
     /// As [`Self::append`].
     pub async fn append_begun(&self, request: Request, begun: Instant) -> Result<Appended, AppendError> {
         let request = Arc::new(request);
-        let frame = Frame::request(&request);
+        let number = self.inner.shared.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let frame = Frame::request(&request, number);
         if frame.len() > u64::from(u32::MAX) {
             return Err(AppendError::TooLarge { bytes: frame.len(), limit: u32::MAX.into() });
         }
-        self.ask(|answer| Op::Append(request, begun, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
+        let received = Received { request, number, begun };
+        self.ask(|answer| Op::Append(received, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
     }
 
     /// Waits for a request that is to be matched. Each is handed out once in the life of the process,
@@ -225,6 +239,16 @@ impl Spool {
     pub fn pending(&self) -> Vec<PendingDelivery> {
         let index = self.inner.shared.index();
         index.slots.values().flat_map(|s| s.pending()).collect()
+    }
+
+    /// Whether a request of the subscription that was received before the one with this number waits for its match still.
+    pub fn unmatched_before(&self, subscription: Uuid, number: u64) -> bool {
+        self.inner.shared.index().books.unmatched_before(subscription, number)
+    }
+
+    /// The number of a request in the order of receipt; `None` if it is not in the spool.
+    pub fn number(&self, request: Uuid) -> Option<u64> {
+        self.inner.shared.index().slots.get(&request).map(|s| s.number())
     }
 
     /// Waits for a delivery that was dead and is pending again. Each is handed out once. Safe to

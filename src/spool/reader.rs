@@ -25,6 +25,7 @@ struct Plan {
     since: u64,
     touched: u64,
     answered_after: Option<u32>,
+    number: u64,
 }
 
 /// The records of a delivery: of its attempts, its last replay, and the one that added it.
@@ -52,6 +53,7 @@ fn plan(index: &Index, id: Uuid) -> Option<Plan> {
         since: slot.since(),
         touched: slot.touched(),
         answered_after: slot.answered_after,
+        number: slot.number(),
     })
 }
 
@@ -119,6 +121,7 @@ fn read(plan: Plan) -> Result<Option<Entry>, SpoolError> {
     }
     (entry.dead, entry.since, entry.touched) = (plan.dead, plan.since, plan.touched);
     entry.answered_after = plan.answered_after;
+    entry.number = plan.number;
     Ok(Some(entry))
 }
 

@@ -9,6 +9,9 @@ use uuid::Uuid;
 /// How many attempts of one delivery are kept; older ones are forgotten first.
 pub const ATTEMPTS_KEPT: usize = 20;
 
+/// How many bytes of a runner's answer are kept.
+pub const ANSWER_KEPT: usize = 2048;
+
 /// One verified HTTP call to a callback URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -147,7 +150,7 @@ pub struct Attempt {
     pub error: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: u32,
-    /// The beginning of the runner's answer, for people.
+    /// The beginning of what the runner answered, at most [`ANSWER_KEPT`] bytes; `None` if that was nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
 }
@@ -224,7 +227,10 @@ pub struct PendingDelivery {
     pub key: DeliveryKey,
     /// UID of the Subscription.
     pub subscription: Uuid,
-    /// When its request was received; the order of ordered deliveries.
+    /// The number of its request in the order of receipt; the order of ordered deliveries. No clock is in it, so a clock
+    /// that is set changes nothing.
+    pub number: u64,
+    /// When its request was received.
     pub received_at: u64,
     /// Attempts so far, since it was last requeued.
     pub attempts: u32,
@@ -256,6 +262,9 @@ pub struct Entry {
     /// known: a crash came before the match, or an earlier version stored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_after: Option<u32>,
+    /// Its number in the order of receipt; 0 in what was written before requests had one.
+    #[serde(default)]
+    pub number: u64,
 }
 
 /// What one delivery needs: see [`event`](super::Spool::event).

@@ -6,7 +6,6 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     sync::Arc,
-    time::Instant,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -18,8 +17,8 @@ use super::{
     books::MIN_CHARGE,
     files::Files,
     frame::{EndedRecord, Frame, Kind, ReplayRecord, RequeueRecord},
-    index::{Change, Index, Part},
-    record::{Changed, DeliveryKey, DeliveryState, Request},
+    index::{Change, Index, Part, Received},
+    record::{Changed, DeliveryKey, DeliveryState},
 };
 
 /// Most operations in one commit.
@@ -31,8 +30,7 @@ type Answer<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// What is asked of the writer. Records are encoded by whoever asks, so that this thread need not.
 pub enum Op {
-    /// A request, and when it began.
-    Append(Arc<Request>, Instant, Frame, Answer<Appended, AppendError>),
+    Append(Received, Frame, Answer<Appended, AppendError>),
     Match(Change, Uuid, Frame, Answer<Vec<PendingDelivery>, SpoolError>),
     /// An attempt.
     Attempt(Change, super::DeliveryKey, Frame, Answer<(), SpoolError>),
@@ -216,7 +214,7 @@ impl Writer {
 impl Batch {
     fn plan(&mut self, op: Op, index: &Index) {
         match op {
-            Op::Append(request, begun, frame, answer) => self.append((request, begun), frame, answer, index),
+            Op::Append(received, frame, answer) => self.append(received, frame, answer, index),
             Op::Match(change, id, frame, answer) => match index.slots.get(&id) {
                 None => drop(answer.send(Err(SpoolError::Unknown { request: id }))),
                 Some(slot) => {
@@ -256,13 +254,8 @@ impl Batch {
         }
     }
 
-    fn append(
-        &mut self,
-        (request, begun): (Arc<Request>, Instant),
-        frame: Frame,
-        answer: Answer<Appended, AppendError>,
-        index: &Index,
-    ) {
+    fn append(&mut self, received: Received, frame: Frame, answer: Answer<Appended, AppendError>, index: &Index) {
+        let request = &received.request;
         let id = request.id;
         if self.appended.contains(&id) {
             // Of what this one repeats, nothing is durable yet either.
@@ -279,13 +272,13 @@ impl Batch {
         let charge = frame.len().max(MIN_CHARGE);
         let own = self.ahead.entry(request.subscription).or_default();
         let ahead = (*own, self.ahead_all);
-        if let Err(e) = index.books.admit(&index.limits, &request, charge, ahead) {
+        if let Err(e) = index.books.admit(&index.limits, request, charge, ahead) {
             return drop(answer.send(Err(e)));
         }
         *own += charge;
         self.ahead_all += charge;
         self.appended.insert(id);
-        self.push(frame, Change::New(request, begun));
+        self.push(frame, Change::New(received));
         self.replies.push(Reply::Append(answer, Appended::Stored));
     }
 

@@ -59,7 +59,7 @@ pub fn judge_trigger(
     dry_run: bool,
 ) -> Verdict {
     let replaced = dry_run || subscription.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
-    let judged = trigger_plan::judge(trigger, subscription, plugin, runners);
+    let judged = trigger_plan::judge(trigger, subscription, plugin, runners, None);
     match judged.reason {
         reason::UNKNOWN_EVENT | reason::INVALID_PARAMETERS | reason::INVALID_FILTER => Verdict::Refused(judged.message),
         reason::EVENT_NOT_SUBSCRIBED if !replaced => Verdict::Refused(judged.message),

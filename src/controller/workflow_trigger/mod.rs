@@ -1,11 +1,14 @@
 //! The controller of WorkflowTriggers: says whether they will fire, and if not, why.
 
 pub mod plan;
+pub mod tally;
 
 use super::cache::Cache;
 use super::watch::{Changes, stream};
-use super::{Context, Failure, PluginState, uid_of};
-use crate::api::{Conditions, Is, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_};
+use super::{Context, Failure, PluginState, Retry, uid_of};
+use crate::api::{
+    Conditions, Is, Listening, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_,
+};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -14,6 +17,7 @@ use kube::api::Api;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Field manager of what this controller writes.
@@ -29,6 +33,18 @@ pub struct Followed {
     pub subscriptions: Changes<Subscription>,
     /// What those refer to.
     pub plugins: Changes<TriggerPlugin>,
+}
+
+/// What of a WorkflowTrigger is worth a pass: everything but what is counted, and what the API server keeps about who has
+/// written what.
+pub fn worth_a_pass(trigger: &WorkflowTrigger) -> Vec<u8> {
+    let mut relevant = trigger.clone();
+    relevant.metadata.managed_fields = None;
+    relevant.metadata.resource_version = None;
+    if let Some(status) = &mut relevant.status {
+        (status.counts, status.last_fired) = (None, None);
+    }
+    serde_json::to_vec(&relevant).unwrap_or_default()
 }
 
 /// Runs the controller until `shutdown`.
@@ -81,19 +97,27 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name),
         None => PluginState::NotFound,
     };
-    let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners);
-    let old = trigger.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&old.conditions, trigger.metadata.generation, Time(Timestamp::now()));
+    let (old, now) = (trigger.status.clone().unwrap_or_default(), Timestamp::now());
+    let listening = Listening::of(trigger, old.listening.as_ref(), now).filter(|listening| listening.until.0 > now);
+    let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners, listening.as_ref());
+    let mut conditions = Conditions::new(&old.conditions, trigger.metadata.generation, Time(now));
     let ready = if verdict.ready { Is::True } else { Is::False };
     conditions.set(type_::READY, ready, verdict.reason, verdict.message.clone());
     if verdict.stalled {
         conditions.set(type_::STALLED, Is::True, verdict.reason, verdict.message);
     }
-    let status =
-        WorkflowTriggerStatus { observed_generation: trigger.metadata.generation, conditions: conditions.finish() };
-    if trigger.status.as_ref() != Some(&status) {
+    let end = listening.as_ref().map(|listening| Duration::try_from(listening.until.0.duration_since(now)));
+    let status = WorkflowTriggerStatus {
+        observed_generation: trigger.metadata.generation,
+        conditions: conditions.finish(),
+        listening,
+        ..WorkflowTriggerStatus::default()
+    };
+    // The rest of the status is written by others.
+    let own = WorkflowTriggerStatus { last_fired: None, counts: None, runner_gone: None, ..old };
+    if own != status {
         let api = Api::<WorkflowTrigger>::namespaced(context.client.clone(), &trigger.namespace().unwrap_or_default());
         context.apply_status(FIELD_MANAGER, &api, trigger, &status).await?;
     }
-    Ok(context.requeue(uid_of(trigger)?, None))
+    Ok(context.requeue(uid_of(trigger)?, end.and_then(Result::ok).map(Retry::At)))
 }

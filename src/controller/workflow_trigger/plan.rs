@@ -1,9 +1,11 @@
 //! Whether a WorkflowTrigger will fire: decided without I/O.
 
-use crate::api::{Mode, Subscription, WorkflowTrigger, reason, type_};
+use crate::api::{LISTEN_ANNOTATION, Listening, Mode, RESUME_ANNOTATION, RunnerGone};
+use crate::api::{Subscription, WorkflowTrigger, reason, type_};
 use crate::controller::PluginState;
 use crate::delivery::Runners;
 use crate::plugin::{Plugin, TriggerMistake};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 /// The answer.
@@ -29,12 +31,13 @@ impl Verdict {
     }
 }
 
-/// Judges a trigger by what it refers to.
+/// Judges a trigger by what it refers to. `listening` is until when it listens, if it does now.
 pub fn judge(
     trigger: &WorkflowTrigger,
     subscription: Option<&Subscription>,
     plugin: &PluginState,
     runners: &Runners,
+    listening: Option<&Listening>,
 ) -> Verdict {
     let spec = &trigger.spec;
     let Some(subscription) = subscription else {
@@ -50,6 +53,13 @@ pub fn judge(
     if let Err(error) = runners.url(&trigger.namespace().unwrap_or_default(), &spec.runner) {
         return Verdict::mistake(reason::RUNNER_NOT_ALLOWED, error.to_string());
     }
+    if RunnerGone::pauses(trigger) {
+        let message = format!(
+            "the runner answered 410 Gone, so nothing fires until the spec is changed or the annotation \
+             {RESUME_ANNOTATION} gets another value"
+        );
+        return Verdict::mistake(reason::RUNNER_GONE, message);
+    }
     let ready = subscription.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == type_::READY);
     if ready.is_none_or(|ready| ready.status != "True") {
         let why =
@@ -58,11 +68,29 @@ pub fn judge(
         return Verdict::waiting(reason::SUBSCRIPTION_NOT_READY, message);
     }
     let (reason, message) = match spec.mode {
-        Mode::Published => (reason::BOUND, "fires on every event that matches"),
-        Mode::Draft => (reason::DRAFT, "valid; in mode Draft it fires only while somebody listens"),
-        Mode::Suspended => (reason::SUSPENDED, "valid; in mode Suspended it never fires"),
+        Mode::Published => (reason::BOUND, "fires on every event that matches".to_owned()),
+        Mode::Draft => draft(trigger, listening),
+        Mode::Suspended => (reason::SUSPENDED, "valid; in mode Suspended it never fires".to_owned()),
     };
-    Verdict { ready: true, reason, message: message.to_owned(), stalled: false }
+    Verdict { ready: true, reason, message, stalled: false }
+}
+
+fn draft(trigger: &WorkflowTrigger, listening: Option<&Listening>) -> (&'static str, String) {
+    if let Some(listening) = listening {
+        let until = listening.until.0;
+        return (reason::LISTENING, format!("captures every event that matches until {until}, and delivers none"));
+    }
+    let valid = "valid; in mode Draft it captures events only while somebody listens";
+    let asked = trigger.metadata.annotations.as_ref().and_then(|annotations| annotations.get(LISTEN_ANNOTATION));
+    let message = match asked.map(|asked| (asked, asked.parse::<Timestamp>())) {
+        Some((asked, Err(_))) => {
+            format!(
+                "{valid}; the annotation {LISTEN_ANNOTATION} is {asked:?}, expected a time like 2026-01-31T12:00:00Z"
+            )
+        }
+        _ => valid.to_owned(),
+    };
+    (reason::DRAFT, message)
 }
 
 /// Checks what the plugin has a say in: event, parameters and filter.
@@ -95,4 +123,66 @@ fn check_against(trigger: &WorkflowTrigger, subscription: &Subscription, plugin:
         return Err(Verdict::mistake(reason::EVENT_NOT_SUBSCRIBED, message));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::{Value, json};
+
+    fn judged(mode: &str, annotations: Value, gone: Option<i64>, listening: Option<&Listening>) -> Verdict {
+        let trigger: WorkflowTrigger = serde_json::from_value(json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "WorkflowTrigger",
+            "metadata": {"name": "t", "namespace": "team-a", "generation": 3, "annotations": annotations},
+            "spec": {
+                "subscriptionRef": {"name": "s"}, "event": "push", "workflow": "w", "mode": mode,
+                "runner": {"service": {"name": "runner", "port": 80}},
+            },
+            "status": {"runnerGone": gone.map(|generation| json!({"generation": generation}))},
+        }))
+        .unwrap();
+        let subscription: Subscription = serde_json::from_value(json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "s"},
+            "spec": {"pluginRef": {"name": "p"}, "authorization": {"manual": {}}},
+            "status": {"conditions": [{
+                "type": "Ready", "status": "True", "reason": "Ready", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        }))
+        .unwrap();
+        let runners = Runners::new("cluster.local", &[]).unwrap();
+        judge(&trigger, Some(&subscription), &PluginState::NotFound, &runners, listening)
+    }
+
+    #[test]
+    fn a_draft_says_until_when_it_listens_and_what_is_wrong_with_the_time() {
+        let listening = Listening { requested: "x".into(), until: Time("2026-01-01T10:00:00Z".parse().unwrap()) };
+        let listens = judged("Draft", json!({}), None, Some(&listening));
+        assert_eq!((listens.ready, listens.reason), (true, "Listening"));
+        assert!(listens.message.contains("2026-01-01T10:00:00Z"), "{}", listens.message);
+        let wrong = judged("Draft", json!({LISTEN_ANNOTATION: "in 5 minutes"}), None, None);
+        assert_eq!((wrong.ready, wrong.reason), (true, "Draft"));
+        assert!(
+            wrong.message.contains(LISTEN_ANNOTATION) && wrong.message.contains("in 5 minutes"),
+            "{}",
+            wrong.message
+        );
+        let over = judged("Draft", json!({LISTEN_ANNOTATION: "2020-01-01T00:00:00Z"}), None, None);
+        assert_eq!(over, judged("Draft", json!({}), None, None));
+    }
+
+    #[test]
+    fn a_runner_that_is_gone_is_gone_for_one_state_of_the_trigger() {
+        let paused = judged("Published", json!({}), Some(3), None);
+        assert_eq!((paused.ready, paused.stalled, paused.reason), (false, true, "RunnerGone"));
+        assert!(paused.message.contains(RESUME_ANNOTATION), "{}", paused.message);
+        for resumed in [
+            judged("Published", json!({}), Some(2), None),
+            judged("Published", json!({RESUME_ANNOTATION: "1"}), Some(3), None),
+            judged("Published", json!({}), None, None),
+        ] {
+            assert_eq!((resumed.ready, resumed.reason), (true, "Bound"));
+        }
+    }
 }

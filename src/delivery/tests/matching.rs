@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::WorkflowTrigger;
+use k8s_openapi::jiff::Timestamp;
 
 #[test]
 fn every_trigger_of_the_event_is_held_against_it() {
@@ -32,6 +33,37 @@ fn every_trigger_of_the_event_is_held_against_it() {
         ]
     );
     assert!(outcomes[4].1.unwrap().starts_with("the trigger is not valid: spec.filter"), "{outcomes:?}");
+}
+
+#[test]
+fn drafts_capture_while_they_listen_and_a_runner_that_is_gone_gets_nothing() {
+    let until = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(100).unwrap());
+    let draft = |n: u128, listens: bool| {
+        let listening = listens.then(|| crate::api::Listening { requested: "x".into(), until: until.clone() });
+        let mut draft = Trigger { listening, ..trigger(n, "sub-1") };
+        draft.spec.mode = crate::api::Mode::Draft;
+        draft
+    };
+    let mut filtered = draft(3, true);
+    filtered.spec.filter = Some("false".into());
+    let gone = Trigger { gone: true, ..trigger(5, "sub-1") };
+    let handle = routes([trigger(1, "sub-1"), draft(2, true), filtered, draft(4, false), gone]);
+    let Lookup::Served(route) = handle.by_uid(Uuid::from_u128(1)) else { panic!("not served") };
+    let outcomes = |at: u64| {
+        let matched = match_request(&route, &request(1, "push", "{}"), at);
+        let outcomes = matched.events[0].triggers.iter();
+        outcomes.map(|it| (it.trigger.clone(), it.captured, it.mismatch.clone())).collect::<Vec<_>>()
+    };
+    let expected =
+        |name: &str, captured: bool, mismatch: Option<&str>| (name.to_owned(), captured, mismatch.map(str::to_owned));
+    let published = [
+        expected("trigger-1", false, None),
+        expected("trigger-5", false, Some("paused: the runner answered 410 Gone")),
+    ];
+    let [first, last] = published.clone();
+    let drafts = [expected("trigger-2", true, None), expected("trigger-3", false, Some("the filter is false"))];
+    assert_eq!(outcomes(99_999), [vec![first], drafts.to_vec(), vec![last]].concat());
+    assert_eq!(outcomes(100_000), published);
 }
 
 #[test]
@@ -86,9 +118,9 @@ fn objects_of_the_api_server_become_triggers() {
         },
     }))
     .unwrap();
-    let trigger = Trigger::from_object(object.clone()).unwrap();
+    let trigger = Trigger::from_object(object.clone(), Timestamp::now()).unwrap();
     assert_eq!((trigger.uid, &*trigger.namespace, trigger.name.as_str()), (Uuid::from_u128(7), "team-a", "t"));
     let mut nameless = object;
     nameless.metadata.uid = None;
-    assert!(Trigger::from_object(nameless).is_none());
+    assert!(Trigger::from_object(nameless, Timestamp::now()).is_none());
 }

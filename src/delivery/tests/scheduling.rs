@@ -13,11 +13,25 @@ struct Fake {
 }
 
 impl Attempts for Fake {
-    fn workspace(&self, delivery: &PendingDelivery) -> Arc<str> {
-        self.workspaces[&delivery.key.trigger].clone()
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        Way { runner: "".into(), workspace: self.workspaces[&delivery.key.trigger].clone() }
     }
 
-    async fn attempt(&self, delivery: PendingDelivery) -> After {
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, _: usize) {}
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
         if self.workspaces[&delivery.key.trigger].starts_with("slow") {
             self.slow.notified().await;
         }
@@ -26,13 +40,10 @@ impl Attempts for Fake {
         }
         self.ended.lock().unwrap().push((delivery.key, delivery.attempts));
         if delivery.attempts < self.failures {
-            return After::Again(PendingDelivery {
-                attempts: delivery.attempts + 1,
-                due_at: now_millis() + 20,
-                ..delivery
-            });
+            let (attempts, due_at) = (delivery.attempts + 1, now_millis() + 20);
+            return (After::Again(PendingDelivery { attempts, due_at, ..delivery }), RunnerHealth::Unknown);
         }
-        After::Ended
+        (After::Ended, RunnerHealth::Unknown)
     }
 
     async fn requeued(&self) -> PendingDelivery {
@@ -42,7 +53,7 @@ impl Attempts for Fake {
 
 fn pending(n: u128, trigger: u128) -> PendingDelivery {
     let key = DeliveryKey { request: Uuid::from_u128(n), item: 0, trigger: Uuid::from_u128(trigger) };
-    PendingDelivery { key, subscription: Uuid::nil(), received_at: 0, attempts: 0, due_at: 0 }
+    PendingDelivery { key, subscription: Uuid::nil(), number: 0, received_at: 0, attempts: 0, due_at: 0 }
 }
 
 #[tokio::test]
@@ -85,13 +96,219 @@ async fn a_delivery_is_attempted_once_at_a_time_and_again_when_due() {
     running.await.unwrap();
 }
 
+/// A runner that never answers, and one that does.
+#[derive(Default)]
+struct Two {
+    dead: Mutex<Vec<DeliveryKey>>,
+    well: Mutex<Vec<DeliveryKey>>,
+    open: Mutex<Vec<usize>>,
+}
+
+impl Attempts for Two {
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        let runner = if delivery.key.trigger.as_u128() < 100 { "http://dead" } else { "http://well" };
+        Way { runner: runner.into(), workspace: "team-a".into() }
+    }
+
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, open: usize) {
+        self.open.lock().unwrap().push(open);
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
+        if delivery.key.trigger.as_u128() >= 100 {
+            self.well.lock().unwrap().push(delivery.key);
+            return (After::Ended, RunnerHealth::Answers);
+        }
+        self.dead.lock().unwrap().push(delivery.key);
+        let due_at = now_millis() + 5;
+        (After::Again(PendingDelivery { attempts: delivery.attempts + 1, due_at, ..delivery }), RunnerHealth::Fails)
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_answer_is_left_alone_and_holds_up_nobody() {
+    let two = Arc::new(Two::default());
+    let (deliveries, taken) = mpsc::channel(10_000);
+    (0..2000).for_each(|n| deliveries.try_send(pending(n, n % 100)).unwrap());
+    let end = CancellationToken::new();
+    let running = tokio::spawn(Scheduler::new(two.clone(), Limits::default()).run(taken, end.clone()));
+    until(|| *two.open.lock().unwrap() == [1]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let attempts = two.dead.lock().unwrap().len();
+    // Those that had begun when the circuit opened, at most as many as one workspace may have at one runner.
+    assert!((10..=10 + 32).contains(&attempts), "{attempts}");
+    for n in 0..500 {
+        deliveries.send(pending(5000 + n, 100 + n % 3)).await.unwrap();
+    }
+    until(|| two.well.lock().unwrap().len() == 500).await;
+    assert_eq!(two.dead.lock().unwrap().len(), attempts, "no attempt is used up while the circuit is open");
+    end.cancel();
+    running.await.unwrap();
+}
+
+/// Runners on a clock that goes on by itself whenever nothing else is to be done.
+struct Simulated {
+    clock: std::sync::atomic::AtomicU64,
+    /// What triggers below 100 get before `repaired`; from then on, and all others, it is 200.
+    fault: u16,
+    repaired: u64,
+    attempts: Mutex<Vec<(u64, u128)>>,
+    delivered: Mutex<HashMap<DeliveryKey, u64>>,
+    dead: Mutex<Vec<(u64, String)>>,
+}
+
+impl Simulated {
+    fn new(fault: u16, repaired: u64) -> Arc<Self> {
+        Arc::new(Self {
+            clock: Default::default(),
+            fault,
+            repaired,
+            attempts: Mutex::default(),
+            delivered: Mutex::default(),
+            dead: Mutex::default(),
+        })
+    }
+
+    /// Runs the scheduler until all of these are delivered or dead.
+    async fn run(self: &Arc<Self>, deliveries: Vec<PendingDelivery>) {
+        let (all, end) = (deliveries.len(), CancellationToken::new());
+        let mut scheduler = Scheduler::new(self.clone(), Limits::default());
+        deliveries.into_iter().for_each(|delivery| scheduler.add(delivery));
+        let (_keep, taken) = mpsc::channel(1);
+        let running = tokio::spawn(scheduler.run(taken, end.clone()));
+        until(|| self.delivered.lock().unwrap().len() + self.dead.lock().unwrap().len() == all).await;
+        end.cancel();
+        running.await.unwrap();
+    }
+}
+
+impl Attempts for Simulated {
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        let runner = if delivery.key.trigger.as_u128() < 100 { "http://faulty" } else { "http://well" };
+        Way { runner: runner.into(), workspace: "team-a".into() }
+    }
+
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, _: usize) {}
+
+    fn now(&self) -> u64 {
+        self.clock.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn sleep(&self, time: Duration) {
+        // Whatever is ready goes first.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        self.clock.fetch_add(millis.max(1), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
+        let now = self.now();
+        let trigger = delivery.key.trigger.as_u128();
+        self.attempts.lock().unwrap().push((now, trigger));
+        let status = if trigger < 100 && now < self.repaired { self.fault } else { 200 };
+        let outcome = Outcome::Answered { status, retry_after: None };
+        let after = match verdict(&outcome, delivery.attempts + 1, 12, 0.5) {
+            Verdict::Delivered => {
+                self.delivered.lock().unwrap().insert(delivery.key, now);
+                After::Ended
+            }
+            Verdict::Retry(wait) => {
+                let due_at = now + u64::try_from(wait.as_millis()).unwrap();
+                After::Again(PendingDelivery { attempts: delivery.attempts + 1, due_at, ..delivery })
+            }
+            Verdict::Dead(reason) => {
+                self.dead.lock().unwrap().push((now, reason));
+                After::Ended
+            }
+        };
+        (after, outcome.health())
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        std::future::pending().await
+    }
+}
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+#[tokio::test]
+async fn a_runner_that_fails_for_six_hours_gets_everything_afterwards() {
+    let simulated = Simulated::new(500, 6 * HOUR);
+    // Events of two triggers, each minute: one with this runner, one with another.
+    let each_minute = |trigger: u128| {
+        (0..400).map(move |n: u64| {
+            let due_at = n * MINUTE;
+            PendingDelivery { due_at, received_at: due_at, ..pending(u128::from(n) + 1000 * trigger, trigger) }
+        })
+    };
+    simulated.run(each_minute(1).chain(each_minute(100)).collect()).await;
+    assert!(simulated.dead.lock().unwrap().is_empty(), "while the circuit is open, attempts are not used up");
+    let attempts = simulated.attempts.lock().unwrap();
+    let in_vain = attempts.iter().filter(|(at, trigger)| *trigger == 1 && *at < 6 * HOUR).count();
+    println!("{in_vain} attempts in six hours at a runner that fails");
+    assert!((60..120).contains(&in_vain), "a probe in five minutes: {in_vain}");
+    let delivered = simulated.delivered.lock().unwrap();
+    let late = |trigger: u128, most: u64| {
+        let of_it = delivered.iter().filter(|(key, _)| key.trigger.as_u128() == trigger);
+        of_it
+            .filter(|(key, at)| {
+                let due = (key.request.as_u128() - 1000 * trigger) as u64 * MINUTE;
+                **at > due.max(if trigger == 1 { 6 * HOUR } else { 0 }) + most
+            })
+            .count()
+    };
+    assert_eq!(late(100, 1000), 0, "the other runner's are never late");
+    assert!(late(1, 6 * MINUTE) < 20, "most arrive with the first probe: {}", late(1, 6 * MINUTE));
+    assert_eq!(late(1, HOUR), 0, "and all when their own pause is over");
+}
+
+#[tokio::test]
+async fn a_runner_that_is_busy_for_ever_is_asked_for_hours_and_then_given_up() {
+    let simulated = Simulated::new(429, u64::MAX);
+    simulated.run(vec![pending(1, 1)]).await;
+    let seconds: Vec<u64> = simulated.attempts.lock().unwrap().iter().map(|(at, _)| at / 1000).collect();
+    assert_eq!(seconds, [0, 1, 4, 13, 40, 121, 364, 1093, 2893, 4693, 6493, 8293]);
+    assert_eq!(*simulated.dead.lock().unwrap(), [(8_293_000, "attempt 12 of 12 failed".to_owned())]);
+}
+
 #[tokio::test]
 async fn a_defect_in_an_attempt_frees_its_slot() {
     let workspaces = HashMap::from([(Uuid::from_u128(0), "broken".into()), (Uuid::from_u128(1), "quick".into())]);
     let fake = Arc::new(Fake { workspaces, slow: Notify::new(), ended: Mutex::default(), failures: 0 });
     let (deliveries, taken) = mpsc::channel(10);
     let end = CancellationToken::new();
-    let one = Limits { total: 1, workspace: 1, trigger: 1 };
+    let one = Limits { total: 1, workspace: 1, runner: 1, trigger: 1 };
     let running = tokio::spawn(Scheduler::new(fake.clone(), one).run(taken, end.clone()));
     deliveries.send(pending(1, 0)).await.unwrap();
     deliveries.send(pending(2, 1)).await.unwrap();

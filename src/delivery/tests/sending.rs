@@ -123,6 +123,7 @@ async fn failures_are_recorded_and_repeated_with_the_same_id() {
     assert_eq!((attempts[0].status, attempts[0].error.as_deref()), (Some(503), Some("HTTP 503: not yet")));
     let DeliveryState::Dead { reason, .. } = &entry.deliveries[0].state else { panic!() };
     assert!(reason.contains("redirects are not followed"), "{reason}");
+    assert_eq!((attempts[0].answer.as_deref(), attempts[1].answer.as_deref()), (Some("not\nyet"), None));
 
     // The sender sends it again: it gets another chance, at once.
     bench.spool.append(request.clone()).await.unwrap();
@@ -169,6 +170,74 @@ async fn what_can_never_be_delivered_is_a_dead_letter_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_runner_that_is_gone_pauses_its_trigger_and_no_other() {
+    let (runner, address) = runner().await;
+    let bench = Bench::new(routes([to(address, 1)]));
+    runner.answers.lock().unwrap().push((StatusCode::GONE, "moved away"));
+    bench.start();
+    let [first, second, third] = [1, 2, 3].map(|n| request(1, "push", &format!(r#"{{"ref": "{n}"}}"#)));
+    bench.spool.append(first.clone()).await.unwrap();
+    let entry = bench.settled(first.id, Status::Dead).await;
+    assert_eq!(entry.deliveries[0].attempts[0].answer.as_deref(), Some("moved away"));
+    assert!(bench.routes.trigger(to(address, 1).uid).unwrap().gone);
+    bench.routes.update(|index| index.apply_trigger(to(address, 2)));
+    bench.spool.append(second.clone()).await.unwrap();
+    let entry = bench.settled(second.id, Status::Finished).await;
+    let outcomes = &entry.matched.unwrap().events[0].triggers;
+    assert_eq!(outcomes[0].mismatch.as_deref(), Some("paused: the runner answered 410 Gone"));
+    assert_eq!(outcomes[1].mismatch, None);
+
+    // A redelivery requeues the dead letter, which the pause still holds; the counts tell what happened.
+    bench.spool.append(first.clone()).await.unwrap();
+    until(|| bench.spool.entry(first.id).unwrap().unwrap().deliveries[0].attempts.len() == 2).await;
+    let entry = bench.settled(first.id, Status::Dead).await;
+    let DeliveryState::Dead { reason, .. } = &entry.deliveries[0].state else { panic!() };
+    assert_eq!(reason, "paused: the runner answered 410 Gone");
+    let tallies = bench.routes.tallies().take(now_millis(), 0, 10);
+    let of_first = tallies.iter().find(|(uid, _)| *uid == to(address, 1).uid).unwrap().1;
+    assert_eq!((of_first.fired, of_first.filtered, of_first.failed), (1, 1, 2));
+
+    let mut changed = to(address, 1);
+    changed.state.generation += 1;
+    bench.routes.update(|index| index.apply_trigger(changed));
+    bench.spool.append(third.clone()).await.unwrap();
+    let entry = bench.settled(third.id, Status::Finished).await;
+    assert_eq!(entry.deliveries.len(), 2);
+    assert_eq!(refs(&runner, "/run"), [1, 2, 3, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_triggers_on_one_event_all_fire() {
+    let (runner, address) = runner().await;
+    let triggers: Vec<Trigger> = (1..=1000)
+        .map(|n| {
+            let mut trigger = to(address, n);
+            trigger.spec.parameters = json!({"branch": "main"}).as_object().unwrap().clone();
+            trigger.spec.filter = Some("variables.ref == 'main' && event.name == 'push'".into());
+            trigger
+        })
+        .collect();
+    let bench = Bench::new(routes(triggers));
+    let request = request(1, "push", r#"{"ref": "main"}"#);
+    let started = Instant::now();
+    let outcome = matched(&bench.routes, &request);
+    let cost = started.elapsed();
+    assert_eq!(outcome.events[0].triggers.iter().filter(|outcome| outcome.mismatch.is_none()).count(), 1000);
+    println!("one event held against 1000 triggers: {cost:?}, {:?} each", cost / 1000);
+    let started = Instant::now();
+    bench.spool.append(request.clone()).await.unwrap();
+    bench.start();
+    until(|| runner.requests.lock().unwrap().len() == 1000).await;
+    println!("1000 deliveries to one runner: {:?}", started.elapsed());
+    bench.settled(request.id, Status::Finished).await;
+    let mut workflows: Vec<_> =
+        runner.requests.lock().unwrap().iter().map(|(_, headers, _)| headers["ce-workflow"].clone()).collect();
+    workflows.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    workflows.dedup();
+    assert_eq!(workflows.len(), 1000);
+}
+
+#[tokio::test]
 async fn deliveries_of_a_deleted_trigger_end() {
     let bench = Bench::new(routes([trigger(1, "sub-1")]));
     let request = request(1, "push", "{}");
@@ -199,6 +268,63 @@ async fn nothing_is_judged_before_the_routes_are_known() {
     bench.routes.set_synced();
     bench.settled(request.id, Status::Finished).await;
     assert_eq!(runner.requests.lock().unwrap().len(), 1);
+}
+
+fn ordered(address: std::net::SocketAddr, n: u128) -> Trigger {
+    let mut trigger = to(address, n);
+    trigger.spec.delivery.ordered = true;
+    trigger.spec.runner.url = Some(format!("http://{address}/ordered"));
+    trigger
+}
+
+/// The values of `ref` that came to this path, in the order of arrival.
+fn refs(runner: &Runner, path: &str) -> Vec<usize> {
+    let requests = runner.requests.lock().unwrap();
+    let of_path = requests.iter().filter(|(uri, ..)| uri.starts_with(path));
+    of_path.map(|(_, _, body)| body["ref"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn ordered_deliveries_keep_their_order_and_a_failure_holds_back_that_trigger_alone() {
+    let (runner, address) = runner().await;
+    let bench = Bench::new(routes([ordered(address, 1)]));
+    bench.start();
+    // The first attempt fails; the others of this trigger wait for the second.
+    runner.answers.lock().unwrap().push((StatusCode::SERVICE_UNAVAILABLE, "later"));
+    bench.spool.append(request(1, "push", r#"{"ref": "0"}"#)).await.unwrap();
+    until(|| refs(&runner, "/ordered") == [0]).await;
+    bench.routes.update(|index| index.apply_trigger(to(address, 2)));
+    for n in 1..200 {
+        bench.spool.append(request(1, "push", &format!(r#"{{"ref": "{n}"}}"#))).await.unwrap();
+    }
+    until(|| refs(&runner, "/run").len() == 199).await;
+    until(|| refs(&runner, "/ordered").len() == 201).await;
+    let expected: Vec<usize> = std::iter::once(0).chain(0..200).collect();
+    assert_eq!(refs(&runner, "/ordered"), expected);
+}
+
+#[tokio::test]
+async fn the_order_outlives_a_restart_and_matches_that_overtake_each_other() {
+    let (runner, address) = runner().await;
+    let Bench { dir, routes, spool, .. } = Bench::new(routes([ordered(address, 1)]));
+    let mut requests = Vec::new();
+    for n in 0..20 {
+        let mut request = request(1, "push", &format!(r#"{{"ref": "{n}"}}"#));
+        // A clock that goes backwards changes nothing.
+        request.received_at -= n;
+        spool.append(request.clone()).await.unwrap();
+        requests.push(request);
+    }
+    // The process ends when some later ones were matched and some earlier ones were not.
+    for n in [7, 3, 19, 12] {
+        spool.store_match(requests[n].id, matched(&routes, &requests[n])).await.unwrap();
+    }
+    drop(spool);
+    let spool = Spool::open(dir.path(), Default::default()).unwrap();
+    let bench = Bench { dir, routes, spool, end: CancellationToken::new() };
+    bench.start();
+    until(|| refs(&runner, "/ordered").len() == 20).await;
+    assert_eq!(refs(&runner, "/ordered"), (0..20).collect::<Vec<_>>());
 }
 
 #[tokio::test]

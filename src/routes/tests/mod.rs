@@ -3,7 +3,8 @@
 mod watching;
 
 use super::*;
-use crate::api::{Mode, NameRef, Runner};
+use crate::api::{Mode, NameRef, Runner, RunnerGone};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -65,7 +66,15 @@ pub(crate) fn trigger(n: u128, subscription: &str) -> Trigger {
         runner: Runner { url: Some("http://127.0.0.1:1/".into()), service: None },
         delivery: Default::default(),
     };
-    Trigger { uid: Uuid::from_u128(1000 + n), namespace: "team-a".into(), name: format!("trigger-{n}"), spec }
+    Trigger {
+        uid: Uuid::from_u128(1000 + n),
+        namespace: "team-a".into(),
+        name: format!("trigger-{n}"),
+        spec,
+        state: RunnerGone { generation: 1, resume: None },
+        gone: false,
+        listening: None,
+    }
 }
 
 fn handle() -> Handle {
@@ -287,4 +296,42 @@ fn long_tokens_are_not_looked_up() {
         index.apply_route(PublishedRoute { token: "x".repeat(257), ..published(1) });
     });
     assert!(handle.by_token(&"x".repeat(257)).is_none());
+}
+
+#[test]
+fn a_trigger_whose_runner_is_gone_rests_until_it_is_changed() {
+    let handle = handle();
+    let first = trigger(1, "sub-1");
+    handle.update(|index| index.apply_trigger(first.clone()));
+    let gone = || handle.trigger(first.uid).unwrap().gone;
+    assert!(handle.pause(first.uid, &first.state) && gone());
+    assert_eq!(handle.paused(10), [(first.uid, first.state.clone())]);
+    // A change of its status that does not say it yet.
+    handle.update(|index| index.apply_trigger(first.clone()));
+    assert!(gone());
+    let resumed = RunnerGone { resume: Some("1".into()), ..first.state.clone() };
+    handle.update(|index| index.apply_trigger(Trigger { state: resumed.clone(), ..first.clone() }));
+    assert!(!gone() && handle.paused(10).is_empty());
+    assert!(handle.pause(first.uid, &resumed) && gone());
+    // Somebody else's trigger of the same name.
+    let other = Trigger { uid: Uuid::from_u128(5), ..first.clone() };
+    handle.update(|index| index.apply_trigger(other));
+    assert!(handle.paused(10).is_empty() && !handle.trigger(Uuid::from_u128(5)).unwrap().gone);
+}
+
+#[test]
+fn the_hour_of_a_draft_begins_when_it_is_first_seen() {
+    let handle = handle();
+    let listening = |minute: i64| {
+        let until = k8s_openapi::jiff::Timestamp::from_second(minute * 60).unwrap();
+        Some(Listening { requested: "2100-01-01T00:00:00Z".into(), until: Time(until) })
+    };
+    let mut draft = Trigger { listening: listening(60), ..trigger(1, "sub-1") };
+    draft.spec.mode = Mode::Draft;
+    handle.update(|index| index.apply_trigger(draft.clone()));
+    handle.update(|index| index.apply_trigger(Trigger { listening: listening(90), ..draft.clone() }));
+    let seen = handle.trigger(draft.uid).unwrap();
+    assert!(seen.is_awake(60 * 60_000 - 1) && !seen.is_awake(60 * 60_000));
+    handle.update(|index| index.apply_trigger(Trigger { listening: None, ..draft.clone() }));
+    assert!(!handle.trigger(draft.uid).unwrap().is_awake(0));
 }

@@ -61,6 +61,46 @@ async fn everything_is_there_after_a_reopen() {
 }
 
 #[tokio::test]
+async fn requests_have_numbers_in_the_order_of_receipt_also_after_a_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let sub = Uuid::from_u128(1);
+    {
+        let spool = open(dir.path());
+        // The clock says otherwise, and so do the ids.
+        for n in [5, 2] {
+            spool.append(request(1, n, 10)).await.unwrap();
+        }
+        assert!(!spool.unmatched_before(sub, 1) && spool.unmatched_before(sub, 2));
+    }
+    let spool = open(dir.path());
+    spool.append(request(1, 1, 10)).await.unwrap();
+    let pending = async |n: u64| spool.store_match(id(1, n), matched(n, 1)).await.unwrap()[0].clone();
+    let last = pending(1).await;
+    assert!(spool.unmatched_before(sub, last.number));
+    let first = pending(5).await;
+    assert!(!spool.unmatched_before(sub, first.number), "nothing is before the first");
+    assert!(spool.unmatched_before(sub, last.number), "the second has no match yet");
+    let second = pending(2).await;
+    assert!(!spool.unmatched_before(sub, last.number));
+    assert_eq!([first.number, second.number, last.number], [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn what_is_captured_is_kept_and_delivered_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    spool.append(request(1, 0, 10)).await.unwrap();
+    let mut match_ = matched(0, 2);
+    match_.events[0].triggers[0].captured = true;
+    let pending = spool.store_match(id(1, 0), match_.clone()).await.unwrap();
+    assert_eq!(pending.iter().map(|p| p.key.trigger.as_u128()).collect::<Vec<_>>(), [1]);
+    drop(spool);
+    let spool = open(dir.path());
+    assert_eq!(spool.pending().len(), 1);
+    assert_eq!(spool.entry(id(1, 0)).unwrap().unwrap().matched, Some(match_));
+}
+
+#[tokio::test]
 async fn the_same_request_is_stored_once() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());

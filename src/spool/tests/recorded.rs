@@ -47,7 +47,9 @@ async fn what_an_earlier_version_wrote_is_read() {
         let (old, new) = (read(&old), read(&new));
         // The recorded version did not note it.
         assert!(old.answered_after.is_none());
-        assert_eq!(old, Entry { answered_after: None, ..new }, "request {n}");
+        // What was written before requests had numbers counts as older than all that came after.
+        assert!(old.number == 0 && new.number > 0);
+        assert_eq!(old, Entry { answered_after: None, number: 0, ..new }, "request {n}");
     }
     let usage = old.usage();
     assert_eq!((usage.unmatched, usage.pending, usage.dead, usage.finished), (1, 1, 1, 1));
@@ -56,4 +58,6 @@ async fn what_an_earlier_version_wrote_is_read() {
     assert_eq!(*next(&old).await.unwrap(), request(1, 0, 100));
     assert_eq!(old.pending().len(), 1);
     assert_eq!(old.append(request(1, 2, 0)).await.unwrap(), Appended::Duplicate);
+    assert_eq!(old.pending()[0].number, 0);
+    assert!(old.unmatched_before(Uuid::from_u128(1), 1));
 }

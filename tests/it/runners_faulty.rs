@@ -1,0 +1,178 @@
+//! Runners with every fault, beside one that is well: it is as quick as without them, and what the others have missed
+//! arrives when they are back.
+
+use crate::bad_input::sign;
+use crate::support::{Own, PATIENCE, Workspace, callback_secret, callback_url};
+use anyhow::{Context, Result, ensure};
+use axum::body::Body;
+use bellhop_harness::runner::{Recorded, Reply, Runner};
+use bellhop_harness::{eventually, world};
+use bytes::Bytes;
+use serde_json::json;
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Events of each of the two runs.
+const EVENTS: usize = 60;
+/// Between two events.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Sends events as Gitea does.
+struct Sender {
+    http: reqwest::Client,
+    url: String,
+    secret: String,
+}
+
+impl Sender {
+    /// Sends events with these numbers, and says when each was sent.
+    async fn send(&self, numbers: std::ops::Range<usize>) -> Result<HashMap<usize, SystemTime>> {
+        let mut sent = HashMap::new();
+        for number in numbers {
+            let body = json!({"ref": "refs/heads/main", "after": number.to_string(), "total_commits": 0}).to_string();
+            let request = self.http.post(&self.url).header("x-gitea-event", "push");
+            let request = request.header("x-gitea-signature", sign(&self.secret, body.as_bytes()));
+            sent.insert(number, SystemTime::now());
+            let answer = request.header("content-type", "application/json").body(body).send().await?;
+            ensure!(answer.status() == 200, "{}", answer.status());
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(sent)
+    }
+}
+
+fn number(recorded: &Recorded) -> usize {
+    let variables = recorded.json().unwrap_or_default();
+    variables["after"].as_str().and_then(|after| after.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// The median and the 99th percentile of the time from a request to its run.
+async fn latencies(runner: &Runner, sent: &HashMap<usize, SystemTime>) -> Result<(Duration, Duration)> {
+    let all = |runs: &[Arc<Recorded>]| {
+        let seen: BTreeSet<usize> = runs.iter().map(|run| number(run)).collect();
+        sent.keys().all(|number| seen.contains(number))
+    };
+    let runs = runner.wait_until("every event", PATIENCE, all).await?;
+    let times = runs.iter().filter_map(|run| run.time.duration_since(*sent.get(&number(run))?).ok());
+    let mut times: Vec<Duration> = times.collect();
+    times.sort();
+    Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
+}
+
+/// A runner that has a fault until it is repaired.
+struct Faulty {
+    name: &'static str,
+    runner: Runner,
+    repaired: Arc<AtomicBool>,
+}
+
+impl Faulty {
+    fn start(name: &'static str, fault: impl Fn(&Recorded) -> Reply + Send + Sync + 'static) -> Result<Self> {
+        let (runner, repaired) = (Runner::start()?, Arc::new(AtomicBool::new(false)));
+        let well = repaired.clone();
+        runner.respond_with(move |call| if well.load(Ordering::Relaxed) { Reply::ok() } else { fault(call) });
+        Ok(Self { name, runner, repaired })
+    }
+
+    /// Lets it work; what it has recorded before is forgotten.
+    fn repair(&self) -> Result<()> {
+        self.repaired.store(true, Ordering::Relaxed);
+        self.runner.clear();
+        self.runner.start_again()
+    }
+
+    async fn has_had(&self, numbers: std::ops::Range<usize>) -> Result<Vec<Arc<Recorded>>> {
+        let expected: BTreeSet<usize> = numbers.collect();
+        let all = |runs: &[Arc<Recorded>]| {
+            let seen: BTreeSet<usize> = runs.iter().map(|run| number(run)).collect();
+            expected.is_subset(&seen)
+        };
+        let runs = self.runner.wait_until("every event", Duration::from_secs(240), all).await;
+        runs.with_context(|| format!("the runner {:?}", self.name))
+    }
+}
+
+/// A body that never ends and comes a byte at a time.
+fn drip() -> Body {
+    Body::from_stream(futures::stream::unfold((), async |()| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok::<_, Infallible>(Bytes::from_static(b".")), ()))
+    }))
+}
+
+#[tokio::test]
+async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_are_back() -> Result<()> {
+    let own = Own::start("faulty", &["--allow-runner-origin", "https://127.0.0.1:*"]).await?;
+    let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "faulty").await?;
+    let subscription = workspace.connect("acme-web", "well").await?;
+    let secret = callback_secret(&workspace.client, &subscription).await?;
+    let sender = Sender { http: reqwest::Client::new(), url: callback_url(&subscription)?, secret };
+
+    sender.send(0..10).await?;
+    let sent = sender.send(10..10 + EVENTS).await?;
+    let (median, slow) = latencies(&workspace.runner, &sent).await?;
+
+    let elsewhere = Runner::start()?;
+    let target = elsewhere.url();
+    let faulty = [
+        Faulty::start("refuses", |_| Reply::dropped())?,
+        Faulty::start("hangs", |_| Reply::ok().after(Duration::from_secs(3600)))?,
+        Faulty::start("drips", |_| Reply::ok().stream(drip()))?,
+        Faulty::start("fails", |_| Reply::status(500).body("out of order"))?,
+        Faulty::start("fails-in-order", |_| Reply::status(500))?,
+        Faulty::start("is-busy", |_| Reply::status(429).header("retry-after", "3"))?,
+        Faulty::start("is-large", |_| Reply::ok().blank(100_000_000))?,
+        Faulty::start("redirects", move |_| Reply::status(302).header("location", &target))?,
+        Faulty::start("speaks-no-tls", |_| Reply::ok())?,
+    ];
+    for one in &faulty {
+        let mut trigger = workspace.trigger(one.name, "acme-web");
+        let url = one.runner.url();
+        let url = if one.name == "speaks-no-tls" { url.replace("http:", "https:") } else { url };
+        trigger["spec"]["runner"]["url"] = json!(url);
+        trigger["spec"]["delivery"] = json!({"timeout": "2s", "ordered": one.name == "fails-in-order"});
+        workspace.create_trigger(trigger).await?;
+        workspace.trigger_is(one.name, "True", "Bound").await?;
+    }
+    let [refuses, hangs, drips, fails, in_order, is_busy, is_large, redirects, no_tls] = &faulty;
+    refuses.runner.stop();
+    let first = 10 + EVENTS;
+    let all = first..first + EVENTS;
+    // The fault may be a little older than the events, so that circuits are open for some of them.
+    let sent = sender.send(all.clone()).await?;
+    let (disturbed_median, disturbed_slow) = latencies(&workspace.runner, &sent).await?;
+    println!("to a runner that is well, alone: median {median:?}, 99% {slow:?}");
+    println!("beside nine that are not: median {disturbed_median:?}, 99% {disturbed_slow:?}");
+    let ratio = disturbed_median.as_secs_f64() / median.as_secs_f64();
+    println!("the median is {ratio:.2} times that of the undisturbed run");
+
+    eventually(PATIENCE, "circuits are open", async || {
+        let open = own.bellhop.metric("bellhop_runner_circuits_open", &[]).await?;
+        ensure!(open >= 4.0, "{open}");
+        Ok(())
+    })
+    .await?;
+    // Each of these answers was a success, however large or slow the rest of it was.
+    drips.has_had(all.clone()).await?;
+    is_large.has_had(all.clone()).await?;
+    let redirected = redirects.has_had(all.clone()).await?;
+    ensure!(redirected.len() == EVENTS && elsewhere.count() == 0, "a redirect is an end, and not followed");
+    ensure!(no_tls.runner.count() == 0);
+
+    let back = Instant::now();
+    for one in [refuses, hangs, fails, in_order, is_busy] {
+        one.repair()?;
+    }
+    for one in [refuses, hangs, fails, in_order, is_busy] {
+        let runs = one.has_had(all.clone()).await?;
+        println!("{:?} has everything {:?} after its repair", one.name, back.elapsed());
+        if one.name == in_order.name {
+            let numbers: Vec<usize> = runs.iter().map(|run| number(run)).collect();
+            ensure!(numbers == all.clone().collect::<Vec<_>>(), "{numbers:?}");
+        }
+    }
+    Ok(())
+}
