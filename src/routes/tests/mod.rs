@@ -62,7 +62,7 @@ pub(crate) fn trigger(n: u128, subscription: &str) -> Trigger {
         filter: None,
         workflow: format!("workflow-{n}"),
         mode: Mode::Published,
-        runner: Runner { url: Some("http://127.0.0.1:1/".into()), service: None },
+        runner: Runner { url: Some("http://127.0.0.1:1/".into()), ..Runner::default() },
         delivery: Default::default(),
     };
     Trigger { uid: Uuid::from_u128(1000 + n), namespace: "team-a".into(), name: format!("trigger-{n}"), spec }
