@@ -12,6 +12,7 @@ mod cloud_event;
 mod matcher;
 mod matching;
 mod queue;
+mod request;
 mod retry;
 mod runner;
 mod scheduler;

@@ -16,9 +16,10 @@ pub use traffic::{Activity, LogGate, Traffic, Untold};
 pub use watch::watch;
 
 use crate::api::{
-    PublishedController, PublishedRoute, RouteVersion, TriggerPluginSpec, WorkflowTrigger, WorkflowTriggerSpec,
+    PublishedController, PublishedRoute, PublishedRunner, RouteVersion, TriggerPluginSpec, WorkflowTrigger,
+    WorkflowTriggerSpec,
 };
-use crate::plugin::{self, Mistake, Plugin, Secret};
+use crate::plugin::{self, Mistake, Outgoing, Plugin, Secret};
 use crate::telemetry::Metrics;
 use index::{Table, token_key};
 use std::fmt;
@@ -171,6 +172,24 @@ impl Rule {
     }
 }
 
+/// A WorkflowTrigger and everything that sending to its runner needs.
+#[derive(Clone)]
+pub struct Target {
+    /// The trigger.
+    pub trigger: Arc<Trigger>,
+    /// What its runner is sent, or why that cannot be.
+    pub outgoing: Arc<Result<Outgoing, String>>,
+    /// What is published of its runner's secrets. They may be those of the runner that the trigger had before.
+    pub secrets: Option<Arc<PublishedRunner>>,
+}
+
+impl Target {
+    fn new(trigger: Arc<Trigger>) -> Self {
+        let outgoing = Outgoing::compile(&trigger.spec.runner, None).map_err(|mistakes| plugin::join(&mistakes));
+        Self { trigger, outgoing: Arc::new(outgoing), secrets: None }
+    }
+}
+
 /// Why a published route is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WaitReason {
@@ -239,7 +258,13 @@ impl Handle {
 
     /// The WorkflowTrigger with this UID, whatever its mode.
     pub fn trigger(&self, uid: Uuid) -> Option<Arc<Trigger>> {
-        self.0.table.triggers.get(&uid)
+        self.target(uid).map(|target| target.trigger)
+    }
+
+    /// The WorkflowTrigger with this UID, with what sending to its runner needs.
+    pub fn target(&self, uid: Uuid) -> Option<Target> {
+        let target = self.0.table.targets.get(&uid)?;
+        Some(Target { secrets: self.0.table.secrets.get(&uid), ..target })
     }
 
     /// Changes the snapshot. May take milliseconds where something has to be compiled; readers do not wait for it.
