@@ -1,18 +1,24 @@
 //! The controller of WorkflowTriggers: says whether they will fire, and if not, why.
 
+pub mod leftovers;
 pub mod plan;
+mod secrets;
 
 use super::cache::Cache;
-use super::watch::{Changes, stream};
+use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, uid_of};
-use crate::api::{Conditions, Is, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_};
+use crate::api::{
+    CREDENTIALS_FOR_LABEL, Conditions, Is, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_,
+};
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -29,16 +35,26 @@ pub struct Followed {
     pub subscriptions: Changes<Subscription>,
     /// What those refer to.
     pub plugins: Changes<TriggerPlugin>,
+    /// Where runners are.
+    pub services: Changes<PartialObjectMeta<Service>>,
 }
 
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
+    // With whatever value: that a Secret is meant for others is told too.
+    let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
+    let secrets: Vec<Api<PartialObjectMeta<Secret>>> = context.common.scope().apis(&context.client);
+    let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
+    let of_secret = by_secret(context.triggers.clone());
+    let of_service = by_service(context.triggers.clone());
     let of_subscription = by_subscription(context.triggers.clone());
     let of_plugin = by_plugin(context.triggers.clone(), context.subscriptions.clone());
     Controller::for_stream(stream(followed.triggers), context.triggers.store().clone())
         .with_config(super::config(CONCURRENCY))
         .watches_stream(stream(followed.subscriptions), of_subscription)
         .watches_stream(stream(followed.plugins), of_plugin)
+        .watches_stream(touched(secrets), of_secret)
+        .watches_stream(stream(followed.services), of_service)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |trigger, failure, context| context.requeue_failed(&*trigger, failure), context)
         .for_each(|_| std::future::ready(()))
@@ -67,6 +83,29 @@ fn by_plugin(
     }
 }
 
+fn by_secret(known: Cache<WorkflowTrigger>) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<WorkflowTrigger>> {
+    move |secret| {
+        let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+        let of_it = known.of_namespace(&namespace, |trigger| {
+            let runner = &trigger.spec.runner;
+            let credentials = runner.credentials.as_ref().map(|credentials| &credentials.secret_ref.name);
+            let signature = runner.signature.as_ref().map(|signature| &signature.secret_ref.name);
+            credentials.into_iter().chain(signature).any(|named| *named == name)
+        });
+        of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
+    }
+}
+
+fn by_service(known: Cache<WorkflowTrigger>) -> impl Fn(PartialObjectMeta<Service>) -> Vec<ObjectRef<WorkflowTrigger>> {
+    move |service| {
+        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+        let of_it = known.of_namespace(&namespace, |trigger| {
+            trigger.spec.runner.service.as_ref().is_some_and(|service| service.name == name)
+        });
+        of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
+    }
+}
+
 fn subscription_of(trigger: &WorkflowTrigger, known: &Cache<Subscription>) -> Option<Arc<Subscription>> {
     known.get(trigger.metadata.namespace.as_deref()?, &trigger.spec.subscription_ref.name)
 }
@@ -81,7 +120,13 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name),
         None => PluginState::NotFound,
     };
-    let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners);
+    let found = secrets::publish(context, trigger).await?.and_then(|()| {
+        plan::service(trigger, |namespace, name| {
+            let services = context.services();
+            services.is_none_or(|services| services.get(namespace, name).is_some())
+        })
+    });
+    let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners, &found);
     let old = trigger.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&old.conditions, trigger.metadata.generation, Time(Timestamp::now()));
     let ready = if verdict.ready { Is::True } else { Is::False };
