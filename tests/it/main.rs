@@ -21,6 +21,7 @@ mod oauth;
 mod outgoing;
 mod renewal;
 mod rotation;
+mod runners;
 mod scale;
 mod schema;
 mod security;
