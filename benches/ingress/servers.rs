@@ -139,7 +139,7 @@ fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runne
             let (namespace, name) = (format!("team-{}", number / NEIGHBOURS), format!("repository-{number}"));
             let mut spec = trigger.spec.clone();
             spec.subscription_ref.name.clone_from(&name);
-            spec.runner = Runner { service: None, url: Some(runner.to_owned()) };
+            spec.runner = Runner { url: Some(runner.to_owned()), ..Runner::default() };
             for trigger in 0..triggers {
                 index.apply_trigger(Trigger {
                     state: bellhop::api::RunnerGone { generation: 1, resume: None },

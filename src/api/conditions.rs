@@ -74,6 +74,8 @@ pub mod reason {
     pub const SUBSCRIPTION_NOT_READY: &str = "SubscriptionNotReady";
     pub const EVENT_NOT_SUBSCRIBED: &str = "EventNotSubscribed";
     pub const INVALID_FILTER: &str = "InvalidFilter";
+    pub const INVALID_RUNNER: &str = "InvalidRunner";
+    pub const RUNNER_NOT_FOUND: &str = "RunnerNotFound";
     pub const RUNNER_NOT_ALLOWED: &str = "RunnerNotAllowed";
     pub const DRAFT: &str = "Draft";
     /// A draft captures events, until a time.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
-/// Label of a published Secret; its value is `route` or `controller`.
+/// Label of a published Secret; its value is `route`, `runner` or `controller`.
 pub const PUBLISHED_LABEL: &str = "bellhop.dev/published";
 /// Header with which the controller tells an ingress how long it may take to serve a route, as RFC 7240 has it: `wait=8`
 /// is eight seconds.

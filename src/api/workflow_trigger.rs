@@ -1,6 +1,6 @@
 //! `WorkflowTrigger`: the wish to start one workflow on one event of one subscription.
 
-use super::{NameRef, WorkflowTriggerStatus};
+use super::{NameRef, Runner, WorkflowTriggerStatus};
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,40 +74,6 @@ pub enum Mode {
     Draft,
     /// Never.
     Suspended,
-}
-
-/// What runs workflows; exactly one of the fields.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.service) != has(self.url)").message("set exactly one of service and url"))]
-pub struct Runner {
-    /// A Service of the same namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceRunner>,
-    /// A URL; the administrator must have allowed its origin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 2048))]
-    pub url: Option<String>,
-}
-
-/// A Service that runs workflows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceRunner {
-    /// Name of the Service.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
-    pub name: String,
-    /// Port of the Service.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
-    /// Path of the requests, beginning with a slash.
-    #[serde(default = "root_path")]
-    #[schemars(length(max = 1024), regex(pattern = "^/"))]
-    pub path: String,
-}
-
-fn root_path() -> String {
-    "/".to_owned()
 }
 
 /// How an event is delivered.

@@ -31,7 +31,7 @@ pub use failure::Failure;
 pub use plugins::{Compiler, PluginState, Plugins};
 pub use subscription::Blocked;
 
-use crate::api::{Subscription, WorkflowTrigger};
+use crate::api::{PublishedRunner, Subscription, WorkflowTrigger};
 use crate::config;
 use crate::delivery::Runners;
 use crate::external;
@@ -44,7 +44,8 @@ use custody::Vault;
 use election::Election;
 use events::reporter;
 use installation::InstallationKey;
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Secret, Service};
+use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
 use kube::core::object::HasStatus;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::events::Recorder;
@@ -57,13 +58,16 @@ use serde_json::json;
 use slots::Ledgers;
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The longest time that one pass may take; a call to an external system takes 30 seconds at most.
 const PASS_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long the first list of Services is waited for.
+const SERVICES_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What every controller works with.
 pub struct Context {
     client: kube::Client,
@@ -80,6 +84,11 @@ pub struct Context {
     plugins: Plugins,
     subscriptions: Cache<Subscription>,
     triggers: Cache<WorkflowTrigger>,
+    /// Secrets of runners that are published.
+    published: Cache<PartialObjectMeta<Secret>>,
+    services: Cache<PartialObjectMeta<Service>>,
+    /// Set once `services` has had its first list.
+    services_listed: OnceLock<()>,
     accepting: slots::Turns,
     attempts: Mutex<HashMap<Uuid, u32>>,
     memory: subscription::Memory,
@@ -167,7 +176,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             &metrics,
             shutdown.clone(),
         );
-    let (triggers, [own_triggers, triggers_of_subscriptions]) = watch::follow_changes_of(
+    let (triggers, [own_triggers, triggers_of_subscriptions, triggers_of_published]) = watch::follow_changes_of(
         Some(workflow_trigger::worth_a_pass),
         scope.apis(&client),
         &all,
@@ -179,6 +188,18 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
     let labelled = watcher::Config::default().labels(custody::CUSTODY_LABEL);
     let (custodies, [own_custodies, custodies_of_subscriptions]) =
         watch::follow(custodies, &labelled, "Secret", &metrics, shutdown.clone());
+    let published = vec![Api::namespaced(client.clone(), &common.ingress_namespace)];
+    let of_runners = watcher::Config::default().labels(&PublishedRunner::selector());
+    let (published, [published_changes]) = watch::follow(published, &of_runners, "Secret", &metrics, shutdown.clone());
+    // Of a Service, nothing counts but that it is there.
+    let (services, [services_of_triggers]) = watch::follow_changes_of(
+        Some(|_: &PartialObjectMeta<Service>| Vec::new()),
+        scope.apis(&client),
+        &all,
+        "Service",
+        &metrics,
+        shutdown.clone(),
+    );
     let context = Arc::new(Context {
         external,
         replicas,
@@ -191,6 +212,9 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         plugins: Plugins::new(plugins.store().clone()),
         subscriptions,
         triggers,
+        published,
+        services,
+        services_listed: OnceLock::new(),
         accepting: slots::Turns::default(),
         attempts: Mutex::default(),
         memory: subscription::Memory::new(now()),
@@ -215,12 +239,19 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         triggers: own_triggers,
         subscriptions: subscriptions_of_triggers,
         plugins: plugins_of_triggers,
+        services: services_of_triggers,
     };
     let controllers = async {
         tokio::join!(
             trigger_plugin::run(of_plugins, context.clone(), shutdown.clone()),
             subscription::run(of_subscriptions, context.clone(), shutdown.clone()),
             workflow_trigger::run(of_triggers, context.clone(), shutdown.clone()),
+            workflow_trigger::leftovers::run(
+                published_changes,
+                triggers_of_published,
+                context.clone(),
+                shutdown.clone()
+            ),
             orphans::run(custodies.store().clone(), own_custodies, live, context.clone(), shutdown.clone()),
         );
     };
@@ -276,6 +307,17 @@ impl Context {
         let _ = self.plugins.store().wait_until_ready().await;
         let _ = self.subscriptions.store().wait_until_ready().await;
         let _ = self.triggers.store().wait_until_ready().await;
+        let _ = self.published.store().wait_until_ready().await;
+        // They only make conditions better, so that an account that may not list them is no reason not to work.
+        match tokio::time::timeout(SERVICES_PATIENCE, self.services.store().wait_until_ready()).await {
+            Ok(_) => drop(self.services_listed.set(())),
+            Err(_) => tracing::warn!("Services cannot be listed: whether a runner's Service exists is not told"),
+        }
+    }
+
+    /// The Services of the workspaces, if they are known.
+    fn services(&self) -> Option<&Cache<PartialObjectMeta<Service>>> {
+        self.services_listed.get().map(|()| &self.services)
     }
 
     /// Runs one pass of a controller, within the time, and counts it.

@@ -1,6 +1,8 @@
-//! The request that a runner receives: a CloudEvent 1.0 in HTTP binary mode.
+//! The request that a runner receives: a CloudEvent 1.0 in HTTP binary or structured mode.
 //!
-//! The body is a JSON object, the event's variables; `content-type` is `application/json`. The attributes:
+//! In binary mode the body is a JSON object, the event's variables; `content-type` is `application/json`. In structured mode
+//! the body is a JSON object with the attributes, without `ce-`, and the variables in `data`; `content-type` is
+//! `application/cloudevents+json`. The attributes:
 //!
 //! | Header | Value |
 //! |---|---|
@@ -14,10 +16,11 @@
 //! | `ce-workflow` | the workflow that the runner is asked to start |
 //! | `ce-deliveryattempt` | number of the attempt, from 1 |
 //!
-//! Values are percent-encoded as the HTTP binding says (section 3.1.3.2).
+//! Values in headers are percent-encoded as the HTTP binding says (section 3.1.3.2).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use uuid::Uuid;
 
@@ -45,9 +48,41 @@ pub struct Attributes<'a> {
 }
 
 impl Attributes<'_> {
-    /// The headers of the request.
-    pub fn headers(&self) -> HeaderMap {
+    /// The event's type.
+    pub fn type_(&self) -> String {
+        format!("dev.bellhop.{}.{}", self.plugin, self.event)
+    }
+
+    /// When the request was accepted, as RFC 3339 has it.
+    pub fn time(&self) -> String {
         let accepted_at = i64::try_from(self.accepted_at).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
+        format!("{:.3}", accepted_at.unwrap_or_default())
+    }
+
+    fn source(&self) -> String {
+        format!("/namespaces/{}/subscriptions/{}", self.namespace, self.subscription)
+    }
+
+    /// The content type and the body in structured mode.
+    pub fn structured(&self, variables: &Value) -> (HeaderValue, Vec<u8>) {
+        let event = json!({
+            "specversion": "1.0",
+            "id": self.id,
+            "source": self.source(),
+            "type": self.type_(),
+            "time": self.time(),
+            "workspace": self.namespace,
+            "trigger": self.trigger,
+            "workflow": self.workflow,
+            "deliveryattempt": self.attempt,
+            "datacontenttype": "application/json",
+            "data": variables,
+        });
+        (HeaderValue::from_static("application/cloudevents+json"), event.to_string().into_bytes())
+    }
+
+    /// The headers in binary mode.
+    pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(16);
         let mut set = |name: &'static str, value: &str| {
             // Encoded values are visible ASCII, which every header may carry.
@@ -57,9 +92,9 @@ impl Attributes<'_> {
         };
         set("ce-specversion", "1.0");
         set("ce-id", &self.id.to_string());
-        set("ce-source", &format!("/namespaces/{}/subscriptions/{}", self.namespace, self.subscription));
-        set("ce-type", &format!("dev.bellhop.{}.{}", self.plugin, self.event));
-        set("ce-time", &format!("{:.3}", accepted_at.unwrap_or_default()));
+        set("ce-source", &self.source());
+        set("ce-type", &self.type_());
+        set("ce-time", &self.time());
         set("ce-workspace", self.namespace);
         set("ce-trigger", self.trigger);
         set("ce-workflow", self.workflow);
@@ -88,9 +123,8 @@ fn encode(value: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn attributes() {
-        let headers = Attributes {
+    fn attributes() -> Attributes<'static> {
+        Attributes {
             id: Uuid::nil(),
             namespace: "team-a",
             subscription: "acme-web",
@@ -101,7 +135,31 @@ mod tests {
             workflow: "Euro € 😀",
             attempt: 3,
         }
-        .headers();
+    }
+
+    #[test]
+    fn the_structured_mode_has_the_same_attributes_as_they_are() {
+        let (content_type, body) = attributes().structured(&json!({"ref": "main"}));
+        assert_eq!(content_type, "application/cloudevents+json");
+        let expected = json!({
+            "specversion": "1.0",
+            "id": "00000000-0000-0000-0000-000000000000",
+            "source": "/namespaces/team-a/subscriptions/acme-web",
+            "type": "dev.bellhop.gitea.issue comment: \"ä\" 100%",
+            "time": "2023-11-14T22:13:20.123Z",
+            "workspace": "team-a",
+            "trigger": "review",
+            "workflow": "Euro € 😀",
+            "deliveryattempt": 3,
+            "datacontenttype": "application/json",
+            "data": {"ref": "main"},
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_binary_mode_has_the_attributes_as_headers() {
+        let headers = attributes().headers();
         let expected = [
             ("ce-specversion", "1.0"),
             ("ce-id", "00000000-0000-0000-0000-000000000000"),

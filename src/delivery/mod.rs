@@ -14,6 +14,7 @@ mod matcher;
 mod matching;
 mod order;
 mod queue;
+mod request;
 mod retry;
 mod runner;
 mod scheduler;

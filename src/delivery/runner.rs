@@ -141,11 +141,12 @@ mod tests {
     }
 
     fn service(name: &str, path: &str) -> Runner {
-        Runner { service: Some(ServiceRunner { name: name.to_owned(), port: 8080, path: path.to_owned() }), url: None }
+        let service = ServiceRunner { name: name.to_owned(), port: 8080, path: path.to_owned() };
+        Runner { service: Some(service), ..Runner::default() }
     }
 
     fn url(text: &str) -> Runner {
-        Runner { service: None, url: Some(text.to_owned()) }
+        Runner { url: Some(text.to_owned()), ..Runner::default() }
     }
 
     #[test]

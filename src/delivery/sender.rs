@@ -1,13 +1,14 @@
 //! One attempt to hand an event to a runner.
 
 use super::circuit::Health;
-use super::cloud_event::Attributes;
 use super::matching::PAUSED;
+use super::request::{self, Parts, Unsendable};
 use super::retry::{self, Outcome, Verdict, verdict};
 use super::runner::Runners;
 use crate::api::Tally;
 use crate::external::address::{AddressPolicy, Reach};
 use crate::ingress::now_millis;
+use crate::plugin::{Secret, redact};
 use crate::routes::{Handle, Lookup, Trigger};
 use crate::spool::{
     ANSWER_KEPT, Attempt, DeliveryEvent, DeliveryKey, DeliveryState, Next, PendingDelivery, Spool, SpoolError,
@@ -95,15 +96,19 @@ impl Sender {
         let (at, started) = (now_millis(), Instant::now());
         let trigger = self.routes.trigger(delivery.key.trigger);
         let prepared = match &trigger {
-            Some(trigger) if trigger.gone => Err(PAUSED.to_owned()),
+            Some(trigger) if trigger.gone => Err(Unsendable::Never(PAUSED.to_owned())),
             _ => self.prepare(&delivery, &event, attempts + 1),
         };
         let (url, result) = match prepared {
-            Ok((url, request, trigger)) => {
+            Ok((url, request, trigger, secrets)) => {
                 let shown = without_secrets(&url);
-                (shown, Ok((self.send(request).await, trigger.spec.delivery.max_attempts)))
+                (shown, Ok((self.send(request, &secrets).await, trigger.spec.delivery.max_attempts)))
             }
-            Err(reason) => (String::new(), Err(reason)),
+            Err(Unsendable::Never(reason)) => (String::new(), Err(reason)),
+            Err(Unsendable::NotYet { reason, max_attempts }) => (
+                String::new(),
+                Ok((Answer { outcome: Outcome::NoAnswer, error: Some(reason), text: None }, max_attempts)),
+            ),
         };
         let duration = started.elapsed();
         let (status, error, answer, health, verdict) = match result {
@@ -154,43 +159,33 @@ impl Sender {
         tokio::task::spawn_blocking(move || spool.event(&key)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
-    /// The request of an attempt.
+    /// The request of an attempt, of what is known now.
     ///
     /// # Errors
-    /// Why there will be none: a reason that only a change of the resources or of the administrator's options ends.
+    /// Why there is none.
     fn prepare(
         &self,
         delivery: &PendingDelivery,
         event: &DeliveryEvent,
         attempt: u32,
-    ) -> Result<(Url, reqwest::RequestBuilder, Arc<Trigger>), String> {
-        let trigger = self.routes.trigger(delivery.key.trigger).ok_or("the trigger was deleted")?;
+    ) -> Result<(Url, reqwest::RequestBuilder, Arc<Trigger>, Vec<Secret>), Unsendable> {
+        let target = self.routes.target(delivery.key.trigger).ok_or("the trigger was deleted")?;
         let plugin = match self.routes.by_uid(delivery.subscription) {
             Lookup::Served(route) => route.plugin_name().clone(),
             Lookup::Waits { plugin, .. } => plugin,
-            Lookup::Gone => return Err("the Subscription was deleted".to_owned()),
+            Lookup::Gone => return Err("the Subscription was deleted".into()),
         };
-        let url = self.runners.url(&trigger.namespace, &trigger.spec.runner).map_err(|error| error.to_string())?;
+        let outgoing = target.outgoing.as_ref().as_ref().map_err(|problem| Unsendable::Never(problem.clone()))?;
+        let (trigger, secrets) = (&target.trigger, target.secrets.as_deref());
+        let parts = Parts { trigger, outgoing, secrets, plugin: &plugin, event, attempt, now: now_millis() };
+        let request::Request { method, url, headers, body, secrets } = request::prepare(&parts, &self.runners)?;
         self.addresses.check_literal(&url, Reach::Cluster)?;
-        let headers = Attributes {
-            id: event.event.id,
-            namespace: &trigger.namespace,
-            subscription: &event.request.name,
-            plugin: &plugin,
-            event: &event.event.name,
-            accepted_at: event.request.received_at,
-            trigger: &trigger.name,
-            workflow: &event.trigger.workflow,
-            attempt,
-        }
-        .headers();
-        let body = serde_json::to_vec(&event.event.variables).map_err(|error| error.to_string())?;
         let timeout = Duration::from(trigger.spec.delivery.timeout).clamp(TIMEOUT.0, TIMEOUT.1);
-        let request = self.client.post(url.clone()).headers(headers).timeout(timeout).body(body);
-        Ok((url, request, trigger))
+        let request = self.client.request(method, url.clone()).headers(headers).timeout(timeout).body(body);
+        Ok((url, request, target.trigger, secrets))
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    async fn send(&self, request: reqwest::RequestBuilder, secrets: &[Secret]) -> Answer {
         let mut response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Answer { outcome: Outcome::NoAnswer, error: Some(describe(error)), text: None },
@@ -206,12 +201,13 @@ impl Sender {
                 break;
             }
         }
+        // A runner may say back what it was given.
+        let text = redact(&String::from_utf8_lossy(&text), &secrets.iter().collect::<Vec<_>>());
         let error = (!(200..300).contains(&status)).then(|| {
-            let text = String::from_utf8_lossy(&text);
             let kept: String = text.trim().chars().take(KEPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
             if kept.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {kept}") }
         });
-        Answer { outcome: Outcome::Answered { status, retry_after }, error, text: kept(&text) }
+        Answer { outcome: Outcome::Answered { status, retry_after }, error, text: kept(text.as_bytes()) }
     }
 
     fn observe(&self, event: &DeliveryEvent, attempt: u32, verdict: &Verdict, error: Option<&str>, duration: Duration) {

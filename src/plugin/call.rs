@@ -65,34 +65,6 @@ impl Call {
     pub(crate) fn tells_secret(&self) -> bool {
         self.expressions().any(|expression| expression.mentions("callback.secret"))
     }
-
-    fn write_body(&self, body: &Expression, variables: &Variables<'_>) -> Result<Bytes, CallError> {
-        let json = body.json(variables)?;
-        let fail = |problem: String| CallError::InvalidBody { field: body.field().to_owned(), problem };
-        match self.encoding {
-            BodyEncoding::Json => serde_json::to_vec(&json).map(Bytes::from).map_err(|error| fail(error.to_string())),
-            BodyEncoding::Form => {
-                let fields = json.as_object().ok_or_else(|| fail("a form's body must be a map".to_owned()))?;
-                let mut form = url::form_urlencoded::Serializer::new(String::new());
-                for (name, value) in fields {
-                    let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-                    for value in values {
-                        let text = match value {
-                            Value::String(text) => text.clone(),
-                            Value::Number(_) | Value::Bool(_) => value.to_string(),
-                            _ => {
-                                return Err(fail(format!(
-                                    "the form's field {name} must be a scalar or a list of scalars"
-                                )));
-                            }
-                        };
-                        form.append_pair(name, &text);
-                    }
-                }
-                Ok(form.finish().into())
-            }
-        }
-    }
 }
 
 /// Compiled `spec.authorization.apiKey`.
@@ -135,15 +107,9 @@ impl Plugin {
 
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let body = call.body.as_ref().map(|body| call.write_body(body, &variables)).transpose()?;
-        if body.is_some() {
-            headers.insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static(match call.encoding {
-                    BodyEncoding::Json => "application/json",
-                    BodyEncoding::Form => "application/x-www-form-urlencoded",
-                }),
-            );
+        let body = call.body.as_ref().map(|body| write_body(body, call.encoding, &variables)).transpose()?;
+        if let Some((content_type, _)) = &body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         add_headers(&mut headers, &call.headers, &variables)?;
         if let Some((credentials, proofs)) = &credentials {
@@ -153,14 +119,8 @@ impl Plugin {
                 Variables::default().with("parameters", &given.parameters).with("credentials", &credentials);
             add_headers(&mut headers, proofs, &variables)?;
         }
-        let method = match call.method {
-            Method::Get => http::Method::GET,
-            Method::Post => http::Method::POST,
-            Method::Put => http::Method::PUT,
-            Method::Patch => http::Method::PATCH,
-            Method::Delete => http::Method::DELETE,
-        };
-        Ok(HttpCall { method, url, headers, body })
+        let body = body.map(|(_, body)| body);
+        Ok(HttpCall { method: http_method(call.method), url, headers, body })
     }
 
     /// Refuses a URL, the value of `field`, whose origin is not allowed for these parameters.
@@ -238,7 +198,60 @@ fn values<'a>(context: &CallContext<'a>, credentials: &Option<Proof<'_>>, page: 
     values
 }
 
-fn add_headers(
+/// Writes what `body` gives.
+///
+/// # Errors
+/// [`CallError::Evaluation`]; [`CallError::InvalidBody`] if it cannot be written like that.
+pub(crate) fn write_body(
+    body: &Expression,
+    encoding: BodyEncoding,
+    variables: &Variables<'_>,
+) -> Result<(&'static str, Bytes), CallError> {
+    let json = body.json(variables)?;
+    let fail = |problem: String| CallError::InvalidBody { field: body.field().to_owned(), problem };
+    match encoding {
+        BodyEncoding::Json => {
+            let text = serde_json::to_vec(&json).map_err(|error| fail(error.to_string()))?;
+            Ok(("application/json", text.into()))
+        }
+        BodyEncoding::Form => {
+            let fields = json.as_object().ok_or_else(|| fail("a form's body must be a map".to_owned()))?;
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            for (name, value) in fields {
+                let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+                for value in values {
+                    let text = match value {
+                        Value::String(text) => text.clone(),
+                        Value::Number(_) | Value::Bool(_) => value.to_string(),
+                        _ => {
+                            let problem = format!("the form's field {name} must be a scalar or a list of scalars");
+                            return Err(fail(problem));
+                        }
+                    };
+                    form.append_pair(name, &text);
+                }
+            }
+            Ok(("application/x-www-form-urlencoded", form.finish().into()))
+        }
+    }
+}
+
+/// The method as the HTTP client knows it.
+pub(crate) fn http_method(method: Method) -> http::Method {
+    match method {
+        Method::Get => http::Method::GET,
+        Method::Post => http::Method::POST,
+        Method::Put => http::Method::PUT,
+        Method::Patch => http::Method::PATCH,
+        Method::Delete => http::Method::DELETE,
+    }
+}
+
+/// Adds the headers that these expressions give; values that involve credentials are marked sensitive.
+///
+/// # Errors
+/// [`CallError::Evaluation`]; [`CallError::InvalidHeader`] if HTTP cannot carry a value.
+pub(crate) fn add_headers(
     headers: &mut HeaderMap,
     expressions: &[(HeaderName, Expression)],
     variables: &Variables<'_>,

@@ -3,8 +3,8 @@
 
 use super::shards::Shards;
 use super::traffic::Traffic;
-use super::{Compiled, Lookup, Route, Rule, Trigger, WaitReason};
-use crate::api::{Mode, PublishedController, PublishedRoute, RunnerGone, TriggerPluginSpec};
+use super::{Compiled, Lookup, Route, Rule, Target, Trigger, WaitReason};
+use crate::api::{Mode, PublishedController, PublishedRoute, PublishedRunner, RunnerGone, TriggerPluginSpec};
 use crate::plugin::Secret;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -24,12 +24,13 @@ pub(super) fn token_key(token: &str) -> TokenKey {
 pub(super) struct Table {
     pub by_token: Shards<TokenKey, Arc<Route>>,
     pub by_uid: Shards<Uuid, Lookup>,
-    pub triggers: Shards<Uuid, Arc<Trigger>>,
+    pub targets: Shards<Uuid, Target>,
+    pub secrets: Shards<Uuid, Arc<PublishedRunner>>,
 }
 
 impl Table {
     pub fn new() -> Self {
-        Self { by_token: Shards::new(), by_uid: Shards::new(), triggers: Shards::new() }
+        Self { by_token: Shards::new(), by_uid: Shards::new(), targets: Shards::new(), secrets: Shards::new() }
     }
 }
 
@@ -82,6 +83,8 @@ pub struct Index {
     controller: watch::Sender<Option<PublishedController>>,
     plugins: HashMap<Arc<str>, PluginState>,
     routes: HashMap<Uuid, RouteState>,
+    /// Those whose secrets are published, by the UID of their trigger.
+    runners: HashSet<Uuid>,
     triggers: HashMap<Named, TriggerState>,
     /// Triggers that were paused here, until their status says it.
     paused: HashMap<Uuid, RunnerGone>,
@@ -101,6 +104,7 @@ impl Index {
             controller: watch::Sender::new(None),
             plugins: HashMap::new(),
             routes: HashMap::new(),
+            runners: HashSet::new(),
             triggers: HashMap::new(),
             paused: HashMap::new(),
             routes_of_plugin: HashMap::new(),
@@ -122,6 +126,24 @@ impl Index {
             *known = controller;
             changed
         });
+    }
+
+    /// Takes what is published of a runner's secrets.
+    pub fn apply_runner(&mut self, published: PublishedRunner) {
+        self.runners.insert(published.uid);
+        self.table.secrets.insert(published.uid, Arc::new(published));
+    }
+
+    /// Forgets the secrets of the runner of the WorkflowTrigger with this UID.
+    pub fn delete_runner(&mut self, uid: Uuid) {
+        self.runners.remove(&uid);
+        self.table.secrets.remove(&uid);
+    }
+
+    /// Forgets the secrets of runners of WorkflowTriggers whose UID is not in `uids`.
+    pub fn retain_runners(&mut self, uids: &HashSet<Uuid>) {
+        let gone: Vec<Uuid> = self.runners.iter().filter(|uid| !uids.contains(uid)).copied().collect();
+        gone.into_iter().for_each(|uid| self.delete_runner(uid));
     }
 
     /// Tells of every change of what is published of the controller.
@@ -252,12 +274,12 @@ impl Index {
         }
         let before = self.unlink_trigger(&named);
         if let Some((uid, _)) = before.as_ref().filter(|(uid, _)| *uid != trigger.uid) {
-            self.table.triggers.remove(uid);
+            self.table.targets.remove(uid);
             self.paused.remove(uid);
         }
         let subscription: Named = (trigger.namespace.clone(), trigger.spec.subscription_ref.name.as_str().into());
         let trigger = Arc::new(trigger);
-        self.table.triggers.insert(trigger.uid, trigger.clone());
+        self.table.targets.insert(trigger.uid, Target::new(trigger.clone()));
         self.triggers_of_subscription.entry(subscription.clone()).or_default().insert(named.1.clone());
         self.triggers.insert(named, TriggerState { trigger, rule: None });
         if let Some((_, before)) = before.filter(|(_, before)| *before != subscription) {
@@ -268,7 +290,8 @@ impl Index {
 
     /// Pauses a trigger, if it is in this state.
     pub(super) fn pause(&mut self, uid: Uuid, state: &RunnerGone) -> bool {
-        let Some(trigger) = self.table.triggers.get(&uid).filter(|trigger| trigger.state == *state) else {
+        let target = self.table.targets.get(&uid);
+        let Some(trigger) = target.map(|target| target.trigger).filter(|trigger| trigger.state == *state) else {
             return false;
         };
         if !trigger.gone {
@@ -287,7 +310,7 @@ impl Index {
     pub fn delete_trigger(&mut self, namespace: &str, name: &str) {
         if let Some((uid, subscription)) = self.unlink_trigger(&(namespace.into(), name.into())) {
             self.paused.remove(&uid);
-            self.table.triggers.remove(&uid);
+            self.table.targets.remove(&uid);
             self.rebuild_all(self.routes_of_subscription.get(&subscription).cloned());
         }
     }

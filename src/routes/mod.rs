@@ -18,10 +18,10 @@ pub use traffic::{Activity, LogGate, Traffic, Untold};
 pub use watch::watch;
 
 use crate::api::{
-    Listening, Mode, PublishedController, PublishedRoute, RouteVersion, RunnerGone, TriggerPluginSpec, WorkflowTrigger,
-    WorkflowTriggerSpec,
+    Listening, Mode, PublishedController, PublishedRoute, PublishedRunner, RouteVersion, RunnerGone, TriggerPluginSpec,
+    WorkflowTrigger, WorkflowTriggerSpec,
 };
-use crate::plugin::{self, Mistake, Plugin, Secret};
+use crate::plugin::{self, Mistake, Outgoing, Plugin, Secret};
 use crate::telemetry::Metrics;
 use index::{Table, token_key};
 use k8s_openapi::jiff::Timestamp;
@@ -201,6 +201,24 @@ impl Rule {
     }
 }
 
+/// A WorkflowTrigger and everything that sending to its runner needs.
+#[derive(Clone)]
+pub struct Target {
+    /// The trigger.
+    pub trigger: Arc<Trigger>,
+    /// What its runner is sent, or why that cannot be.
+    pub outgoing: Arc<Result<Outgoing, String>>,
+    /// What is published of its runner's secrets. They may be those of the runner that the trigger had before.
+    pub secrets: Option<Arc<PublishedRunner>>,
+}
+
+impl Target {
+    fn new(trigger: Arc<Trigger>) -> Self {
+        let outgoing = Outgoing::compile(&trigger.spec.runner, None).map_err(|mistakes| plugin::join(&mistakes));
+        Self { trigger, outgoing: Arc::new(outgoing), secrets: None }
+    }
+}
+
 /// Why a published route is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WaitReason {
@@ -271,7 +289,13 @@ impl Handle {
 
     /// The WorkflowTrigger with this UID, whatever its mode.
     pub fn trigger(&self, uid: Uuid) -> Option<Arc<Trigger>> {
-        self.0.table.triggers.get(&uid)
+        self.target(uid).map(|target| target.trigger)
+    }
+
+    /// The WorkflowTrigger with this UID, with what sending to its runner needs.
+    pub fn target(&self, uid: Uuid) -> Option<Target> {
+        let target = self.0.table.targets.get(&uid)?;
+        Some(Target { secrets: self.0.table.secrets.get(&uid), ..target })
     }
 
     /// Changes the snapshot. May take milliseconds where something has to be compiled; readers do not wait for it.

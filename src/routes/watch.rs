@@ -1,7 +1,9 @@
 //! Feeds the snapshot from the API server.
 
 use super::{Handle, Index, Trigger};
-use crate::api::{PUBLISHED_LABEL, PublishedController, PublishedRoute, TriggerPlugin, WorkflowTrigger};
+use crate::api::{
+    PUBLISHED_LABEL, PublishedController, PublishedRoute, PublishedRunner, TriggerPlugin, WorkflowTrigger,
+};
 use crate::watch::Scope;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
@@ -15,7 +17,7 @@ use std::fmt::Debug;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-/// Follows TriggerPlugins, published routes and WorkflowTriggers for ever; what it knows stays in force while the API
+/// Follows TriggerPlugins, what is published, and WorkflowTriggers for ever; what it knows stays in force while the API
 /// server is away. Once all three were listed, the handle is synced.
 ///
 /// Never returns; to stop it, drop it.
@@ -90,6 +92,17 @@ impl Source for Routes {
             }
             return;
         }
+        if PublishedRunner::uid_in(&key.1).is_some() {
+            match object.as_ref().map(PublishedRunner::from_secret) {
+                Some(Ok(runner)) => index.apply_runner(runner),
+                problem => {
+                    let problem = problem.and_then(Result::err).unwrap_or_default();
+                    warn!(secret = key.1, problem, "the secrets of a runner cannot be read: it is sent nothing");
+                    Self::delete(index, key);
+                }
+            }
+            return;
+        }
         match object.as_ref().map(PublishedRoute::from_secret) {
             Some(Ok(route)) if PublishedRoute::secret_name(route.uid) == key.1 => index.apply_route(route),
             Some(Err(problem)) => {
@@ -110,6 +123,9 @@ impl Source for Routes {
         if let Some(uid) = route_uid(&key.1) {
             index.delete_route(uid);
         }
+        if let Some(uid) = PublishedRunner::uid_in(&key.1) {
+            index.delete_runner(uid);
+        }
     }
 
     fn retain(index: &mut Index, keys: &HashSet<Name>) {
@@ -117,6 +133,7 @@ impl Source for Routes {
             index.apply_controller(None);
         }
         index.retain_routes(&keys.iter().filter_map(|(_, name)| route_uid(name)).collect());
+        index.retain_runners(&keys.iter().filter_map(|(_, name)| PublishedRunner::uid_in(name)).collect());
     }
 }
 

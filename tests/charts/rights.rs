@@ -58,12 +58,13 @@ const CONTROLLER: [(&str, &str, &str); 9] = [
     ("bellhop-ingress", "/secrets", "create,delete,get,list,patch,watch"),
 ];
 /// What it needs in workspaces.
-const CONTROLLER_IN_WORKSPACES: [(&str, &str); 6] = [
+const CONTROLLER_IN_WORKSPACES: [(&str, &str); 7] = [
     ("bellhop.dev/subscriptions", "get,list,patch,watch"),
     ("bellhop.dev/subscriptions/status", "patch"),
     ("bellhop.dev/workflowtriggers", "get,list,watch"),
     ("bellhop.dev/workflowtriggers/status", "patch"),
     ("/secrets", "create,get,list,update,watch"),
+    ("/services", "list,watch"),
     ("events.k8s.io/events", "create,patch"),
 ];
 const INGRESS: [(&str, &str, &str); 2] =
@@ -224,6 +225,7 @@ fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("create", "validatingwebhookconfigurations.admissionregistration.k8s.io", "", false),
         ("patch", "mutatingwebhookconfigurations.admissionregistration.k8s.io", "", false),
         ("get", "configmaps", &i.team, false),
+        ("create", "services", &i.team, false),
         ("get", "configmaps", "kube-system", false),
         ("update", "leases.coordination.k8s.io", "kube-system", false),
         ("list", "nodes", "", false),
@@ -256,6 +258,8 @@ fn controllers<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("watch", "secrets", &i.team, true),
         ("create", "secrets", &i.team, true),
         ("update", "secrets", &i.team, true),
+        ("list", "services", &i.team, true),
+        ("watch", "services", &i.team, true),
         ("create", "events.events.k8s.io", &i.team, true),
     ]
 }
@@ -285,6 +289,7 @@ fn ingresses<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("patch", "workflowtriggers.bellhop.dev/status", &i.team, false),
         ("create", "events.events.k8s.io", &i.team, false),
         ("get", "namespaces", &i.team, false),
+        ("list", "services", &i.team, false),
         ("get", "endpointslices.discovery.k8s.io", &i.system, false),
     ]
 }

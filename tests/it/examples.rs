@@ -11,7 +11,7 @@ async fn every_example_is_taken_by_the_api_server_and_every_plugin_compiles() ->
     let workspace = Workspace::shared("examples").await?;
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut applied = 0;
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
         if path.join("plugin.yaml").exists() {
             workspace.control_plane.kubectl(["apply", "--server-side", "-f", &path.to_string_lossy()]).await?;
@@ -19,6 +19,8 @@ async fn every_example_is_taken_by_the_api_server_and_every_plugin_compiles() ->
         }
     }
     ensure!(applied >= 2, "only {applied} examples were found");
+    let runners = folder.join("runners");
+    workspace.control_plane.kubectl(["apply", "--server-side", "-f", &runners.to_string_lossy()]).await?;
     let plugins = Api::<TriggerPlugin>::all(workspace.client.clone());
     eventually(crate::support::PATIENCE, "all plugins are ready", async || {
         for plugin in

@@ -21,6 +21,7 @@ mod oauth;
 mod outgoing;
 mod renewal;
 mod rotation;
+mod runners;
 mod runners_faulty;
 mod scale;
 mod schema;

@@ -99,6 +99,7 @@ async fn a_runner_that_is_a_service_gets_what_it_is_asked_to_run() -> Result<()>
     let mut trigger = workspace.trigger("review", "acme-web");
     // With the cluster domain `localhost`, the Service's name is a name of the loopback interface (RFC 6761).
     trigger["spec"]["runner"] = json!({"service": {"name": "runner", "port": workspace.runner.port(), "path": "/svc"}});
+    workspace.put_service("runner", workspace.runner.port()).await?;
     workspace.create_subscription(workspace.subscription("acme-web")).await?;
     workspace.create_trigger(trigger).await?;
     workspace.subscription_is("acme-web", "Ready", "True", "").await?;

@@ -9,7 +9,7 @@ use bellhop_harness::ports::free_port;
 use bellhop_harness::process::Process;
 use bellhop_harness::runner::Runner;
 use bellhop_harness::{eventually, world};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -196,6 +196,14 @@ impl<'a> Workspace<'a> {
             secret["metadata"]["labels"] = json!({"bellhop.dev/credentials-for": plugin});
         }
         self.apply::<Secret>(name, &secret).await
+    }
+
+    /// A Service that nothing stands behind.
+    pub async fn put_service(&self, name: &str, port: u16) -> Result<()> {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": port}]},
+        });
+        self.apply::<Service>(name, &service).await
     }
 
     async fn apply<K>(&self, name: &str, object: &Value) -> Result<()>

@@ -59,9 +59,12 @@ pub fn judge_trigger(
     dry_run: bool,
 ) -> Verdict {
     let replaced = dry_run || subscription.is_some_and(|found| found.metadata.deletion_timestamp.is_some());
-    let judged = trigger_plan::judge(trigger, subscription, plugin, runners, None);
+    // Secrets and Services often come with the same `apply`, or later.
+    let judged = trigger_plan::judge(trigger, subscription, plugin, runners, &Ok(()), None);
     match judged.reason {
-        reason::UNKNOWN_EVENT | reason::INVALID_PARAMETERS | reason::INVALID_FILTER => Verdict::Refused(judged.message),
+        reason::UNKNOWN_EVENT | reason::INVALID_PARAMETERS | reason::INVALID_FILTER | reason::INVALID_RUNNER => {
+            Verdict::Refused(judged.message)
+        }
         reason::EVENT_NOT_SUBSCRIBED if !replaced => Verdict::Refused(judged.message),
         reason::EVENT_NOT_SUBSCRIBED | reason::SUBSCRIPTION_NOT_FOUND | reason::RUNNER_NOT_ALLOWED => {
             Verdict::Warned(judged.message)

@@ -158,6 +158,8 @@ fn a_trigger_is_judged_by_what_is_there() {
     let parameters = judge(json!({"parameters": {"brunch": "main"}}));
     assert_refused(&parameters, &["spec.parameters.brunch", "did you mean `branch`"]);
     assert_refused(&judge(json!({"filter": "variables.rev == ''"})), &["spec.filter", "ref"]);
+    let runner = json!({"url": "https://runner.example/", "request": {"body": "{'ref': variables.rev}"}});
+    assert_refused(&judge(json!({"runner": runner})), &["spec.runner.request.body", "1:9", "did you mean `ref`"]);
     assert_refused(&judge(json!({"event": "release"})), &["spec.event", "not among the events", "push"]);
     let elsewhere = json!({"url": "https://other.example/"});
     assert_warned(&judge(json!({"runner": elsewhere})), &["https://other.example"]);

@@ -206,6 +206,6 @@ fn callback_secret_ref(custody: &Custody) -> Option<NameRef> {
 /// Number of distinct pairs of runner and workflow among these triggers that are published.
 pub fn workflow_count(triggers: &[Arc<WorkflowTrigger>]) -> u32 {
     let published = triggers.iter().filter(|trigger| trigger.spec.mode == crate::api::Mode::Published);
-    let pairs: HashSet<_> = published.map(|trigger| (&trigger.spec.runner, &trigger.spec.workflow)).collect();
+    let pairs: HashSet<_> = published.map(|trigger| (trigger.spec.runner.place(), &trigger.spec.workflow)).collect();
     u32::try_from(pairs.len()).unwrap_or(u32::MAX)
 }

@@ -1,21 +1,26 @@
 //! The controller of WorkflowTriggers: says whether they will fire, and if not, why.
 
+pub mod leftovers;
 pub mod plan;
+mod secrets;
 pub mod tally;
 
 use super::cache::Cache;
-use super::watch::{Changes, stream};
+use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, Retry, uid_of};
 use crate::api::{
-    Conditions, Is, Listening, Subscription, TriggerPlugin, WorkflowTrigger, WorkflowTriggerStatus, type_,
+    CREDENTIALS_FOR_LABEL, Conditions, Is, Listening, Subscription, TriggerPlugin, WorkflowTrigger,
+    WorkflowTriggerStatus, type_,
 };
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +38,8 @@ pub struct Followed {
     pub subscriptions: Changes<Subscription>,
     /// What those refer to.
     pub plugins: Changes<TriggerPlugin>,
+    /// Where runners are.
+    pub services: Changes<PartialObjectMeta<Service>>,
 }
 
 /// What of a WorkflowTrigger is worth a pass: everything but what is counted, and what the API server keeps about who has
@@ -49,12 +56,20 @@ pub fn worth_a_pass(trigger: &WorkflowTrigger) -> Vec<u8> {
 
 /// Runs the controller until `shutdown`.
 pub async fn run(followed: Followed, context: Arc<Context>, shutdown: CancellationToken) {
+    // With whatever value: that a Secret is meant for others is told too.
+    let labelled = watcher::Config::default().labels(CREDENTIALS_FOR_LABEL);
+    let secrets: Vec<Api<PartialObjectMeta<Secret>>> = context.common.scope().apis(&context.client);
+    let secrets = crate::watch::watch(secrets, &labelled, "Secret", &context.metrics);
+    let of_secret = by_secret(context.triggers.clone());
+    let of_service = by_service(context.triggers.clone());
     let of_subscription = by_subscription(context.triggers.clone());
     let of_plugin = by_plugin(context.triggers.clone(), context.subscriptions.clone());
     Controller::for_stream(stream(followed.triggers), context.triggers.store().clone())
         .with_config(super::config(CONCURRENCY))
         .watches_stream(stream(followed.subscriptions), of_subscription)
         .watches_stream(stream(followed.plugins), of_plugin)
+        .watches_stream(touched(secrets), of_secret)
+        .watches_stream(stream(followed.services), of_service)
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |trigger, failure, context| context.requeue_failed(&*trigger, failure), context)
         .for_each(|_| std::future::ready(()))
@@ -83,6 +98,29 @@ fn by_plugin(
     }
 }
 
+fn by_secret(known: Cache<WorkflowTrigger>) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<WorkflowTrigger>> {
+    move |secret| {
+        let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+        let of_it = known.of_namespace(&namespace, |trigger| {
+            let runner = &trigger.spec.runner;
+            let credentials = runner.credentials.as_ref().map(|credentials| &credentials.secret_ref.name);
+            let signature = runner.signature.as_ref().map(|signature| &signature.secret_ref.name);
+            credentials.into_iter().chain(signature).any(|named| *named == name)
+        });
+        of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
+    }
+}
+
+fn by_service(known: Cache<WorkflowTrigger>) -> impl Fn(PartialObjectMeta<Service>) -> Vec<ObjectRef<WorkflowTrigger>> {
+    move |service| {
+        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+        let of_it = known.of_namespace(&namespace, |trigger| {
+            trigger.spec.runner.service.as_ref().is_some_and(|service| service.name == name)
+        });
+        of_it.iter().map(|trigger| ObjectRef::from_obj(&**trigger)).collect()
+    }
+}
+
 fn subscription_of(trigger: &WorkflowTrigger, known: &Cache<Subscription>) -> Option<Arc<Subscription>> {
     known.get(trigger.metadata.namespace.as_deref()?, &trigger.spec.subscription_ref.name)
 }
@@ -97,9 +135,16 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name),
         None => PluginState::NotFound,
     };
+    let found = secrets::publish(context, trigger).await?.and_then(|()| {
+        plan::service(trigger, |namespace, name| {
+            let services = context.services();
+            services.is_none_or(|services| services.get(namespace, name).is_some())
+        })
+    });
     let (old, now) = (trigger.status.clone().unwrap_or_default(), Timestamp::now());
     let listening = Listening::of(trigger, old.listening.as_ref(), now).filter(|listening| listening.until.0 > now);
-    let verdict = plan::judge(trigger, subscription.as_deref(), &plugin, &context.runners, listening.as_ref());
+    let subscription = subscription.as_deref();
+    let verdict = plan::judge(trigger, subscription, &plugin, &context.runners, &found, listening.as_ref());
     let mut conditions = Conditions::new(&old.conditions, trigger.metadata.generation, Time(now));
     let ready = if verdict.ready { Is::True } else { Is::False };
     conditions.set(type_::READY, ready, verdict.reason, verdict.message.clone());

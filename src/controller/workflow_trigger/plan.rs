@@ -4,7 +4,7 @@ use crate::api::{LISTEN_ANNOTATION, Listening, Mode, RESUME_ANNOTATION, RunnerGo
 use crate::api::{Subscription, WorkflowTrigger, reason, type_};
 use crate::controller::PluginState;
 use crate::delivery::Runners;
-use crate::plugin::{Plugin, TriggerMistake};
+use crate::plugin::{Outgoing, Plugin, TriggerMistake, join};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -31,12 +31,42 @@ impl Verdict {
     }
 }
 
+/// Something that the runner needs and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The condition's reason.
+    pub reason: &'static str,
+    /// The condition's message.
+    pub message: String,
+}
+
+/// What was found of what the runner needs: its Secrets, and its Service. Somebody else makes them, so the trigger waits.
+pub type Found = Result<(), Missing>;
+
+/// Looks whether the Service of the runner is among those that are there.
+///
+/// # Errors
+/// The Service is missing.
+pub fn service(trigger: &WorkflowTrigger, is_there: impl Fn(&str, &str) -> bool) -> Found {
+    let (Some(service), Some(namespace)) = (&trigger.spec.runner.service, trigger.namespace()) else { return Ok(()) };
+    if is_there(&namespace, &service.name) {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.runner.service.name: there is no Service \"{}\" in the namespace {namespace}; events wait for it, as long as \
+         there are attempts",
+        service.name
+    );
+    Err(Missing { reason: reason::RUNNER_NOT_FOUND, message })
+}
+
 /// Judges a trigger by what it refers to. `listening` is until when it listens, if it does now.
 pub fn judge(
     trigger: &WorkflowTrigger,
     subscription: Option<&Subscription>,
     plugin: &PluginState,
     runners: &Runners,
+    found: &Found,
     listening: Option<&Listening>,
 ) -> Verdict {
     let spec = &trigger.spec;
@@ -50,6 +80,13 @@ pub fn judge(
     {
         return verdict;
     }
+    let compiled = match plugin {
+        PluginState::Ready(plugin) => plugin.compile_runner(&spec.event, &spec.runner),
+        _ => Outgoing::compile(&spec.runner, None),
+    };
+    if let Err(mistakes) = compiled {
+        return Verdict::mistake(reason::INVALID_RUNNER, join(&mistakes));
+    }
     if let Err(error) = runners.url(&trigger.namespace().unwrap_or_default(), &spec.runner) {
         return Verdict::mistake(reason::RUNNER_NOT_ALLOWED, error.to_string());
     }
@@ -59,6 +96,9 @@ pub fn judge(
              {RESUME_ANNOTATION} gets another value"
         );
         return Verdict::mistake(reason::RUNNER_GONE, message);
+    }
+    if let Err(missing) = found {
+        return Verdict::waiting(missing.reason, missing.message.clone());
     }
     let ready = subscription.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == type_::READY);
     if ready.is_none_or(|ready| ready.status != "True") {
@@ -152,7 +192,7 @@ mod tests {
         }))
         .unwrap();
         let runners = Runners::new("cluster.local", &[]).unwrap();
-        judge(&trigger, Some(&subscription), &PluginState::NotFound, &runners, listening)
+        judge(&trigger, Some(&subscription), &PluginState::NotFound, &runners, &Ok(()), listening)
     }
 
     #[test]
@@ -184,5 +224,45 @@ mod tests {
         ] {
             assert_eq!((resumed.ready, resumed.reason), (true, "Bound"));
         }
+    }
+
+    fn trigger(runner: Value) -> WorkflowTrigger {
+        let object = json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "WorkflowTrigger",
+            "metadata": {"name": "t", "namespace": "team-a"},
+            "spec": {"subscriptionRef": {"name": "web"}, "event": "push", "workflow": "w", "runner": runner},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_service_is_looked_for_in_the_triggers_namespace() {
+        let there = |namespace: &str, name: &str| (namespace, name) == ("team-a", "runner");
+        assert_eq!(service(&trigger(json!({"service": {"name": "runner", "port": 80}})), there), Ok(()));
+        assert_eq!(service(&trigger(json!({"url": "https://runner.example/"})), |_, _| false), Ok(()));
+        let missing = service(&trigger(json!({"service": {"name": "runer", "port": 80}})), there).unwrap_err();
+        assert_eq!(missing.reason, reason::RUNNER_NOT_FOUND);
+        assert!(missing.message.contains("spec.runner.service.name") && missing.message.contains("\"runer\""));
+    }
+
+    #[test]
+    fn what_somebody_else_has_to_make_is_waited_for_and_a_mistake_is_not() {
+        let runners = Runners::new("cluster.local", &[]).unwrap();
+        let subscription: Subscription = serde_json::from_value(json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "web"},
+            "spec": {"pluginRef": {"name": "forge"}, "authorization": {"manual": {}}},
+        }))
+        .unwrap();
+        let judge = |runner: Value, found: &Found| {
+            let verdict = judge(&trigger(runner), Some(&subscription), &PluginState::NotFound, &runners, found, None);
+            (verdict.reason, verdict.stalled)
+        };
+        let service = json!({"service": {"name": "runner", "port": 80}});
+        assert_eq!(judge(service.clone(), &Ok(())), (reason::SUBSCRIPTION_NOT_READY, false));
+        let missing = Err(Missing { reason: reason::SECRET_NOT_FOUND, message: String::new() });
+        assert_eq!(judge(service, &missing), (reason::SECRET_NOT_FOUND, false));
+        let wrong = json!({"service": {"name": "runner", "port": 80}, "headers": {"host": "'x'"}});
+        assert_eq!(judge(wrong, &missing), (reason::INVALID_RUNNER, true));
+        assert_eq!(judge(json!({"url": "https://x.example"}), &missing), (reason::RUNNER_NOT_ALLOWED, true));
     }
 }

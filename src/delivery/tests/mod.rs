@@ -1,6 +1,7 @@
 //! Matching, scheduling and sending, over a real spool and real sockets on loopback.
 
 mod matching;
+mod requests;
 mod scheduling;
 mod sending;
 

@@ -366,3 +366,33 @@ async fn what_was_pending_goes_on_after_a_restart() {
     bench.end.cancel();
     running.stopped().await;
 }
+
+#[tokio::test]
+async fn an_event_waits_for_the_secrets_of_its_runner() {
+    let (runner, address) = runner().await;
+    let mut secured = to(address, 1);
+    secured.spec.runner.headers.insert("authorization".into(), "'Bearer ' + credentials.token".into());
+    secured.spec.runner.credentials =
+        Some(crate::api::RunnerCredentials { secret_ref: crate::api::NameRef { name: "token".into() } });
+    let bench = Bench::new(routes([secured.clone()]));
+    let request = request(1, "push", "{}");
+    bench.spool.append(request.clone()).await.unwrap();
+    bench.start();
+    let attempts = || bench.spool.entry(request.id).unwrap().unwrap().deliveries.into_iter().flat_map(|d| d.attempts);
+    until(|| attempts().count() > 0).await;
+    let first = attempts().next().unwrap();
+    assert!(first.status.is_none() && first.error.as_deref().unwrap().contains("credentials"), "{first:?}");
+    assert!(runner.requests.lock().unwrap().is_empty());
+
+    let mut secrets = crate::api::PublishedRunner::new(secured.uid, "team-a", "trigger-1", &secured.spec.runner);
+    secrets.credentials.insert("token".into(), "hunter2".into());
+    // It is told what it got, in the answer.
+    *runner.answers.lock().unwrap() = vec![(StatusCode::BAD_REQUEST, "not for Bearer hunter2, (hunter2)")];
+    bench.routes.update(|index| index.apply_runner(secrets));
+    bench.settled(request.id, Status::Dead).await;
+    assert_eq!(runner.requests.lock().unwrap()[0].1["authorization"], "Bearer hunter2");
+    let refused = attempts().find(|attempt| attempt.status == Some(400)).unwrap();
+    assert_eq!(refused.error.unwrap(), "HTTP 400: not for [redacted], ([redacted])");
+    let recorded = format!("{:?}", bench.spool.entry(request.id).unwrap());
+    assert!(!recorded.contains("hunter2"), "{recorded}");
+}

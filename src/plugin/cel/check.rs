@@ -49,7 +49,7 @@ pub(super) struct Check<'a> {
     bound: Vec<String>,
     /// Variables of the scope that the expression mentions.
     pub(super) used: BTreeSet<&'static str>,
-    /// Fields of records that it mentions, such as `callback.secret`.
+    /// Fields of variables that it mentions, such as `callback.secret`.
     pub(super) fields: BTreeSet<String>,
     /// Names of a request's headers that it looks up.
     pub(super) headers: BTreeSet<String>,
@@ -162,8 +162,9 @@ impl<'a> Check<'a> {
         if self.bound.iter().any(|bound| bound == name) {
             return;
         }
-        let Some((_, Some(fields))) = self.scope.0.iter().find(|(known, _)| known == name) else { return };
+        let Some((_, fields)) = self.scope.0.iter().find(|(known, _)| known == name) else { return };
         self.fields.insert(format!("{name}.{field}"));
+        let Some(fields) = fields else { return };
         // `has(x.y)` asks whether the field is there; that it never can be is a mistake all the same.
         if !fields.iter().any(|known| known == field) {
             let hint = nearest(field, fields.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`? "));

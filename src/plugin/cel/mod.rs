@@ -138,6 +138,11 @@ impl Expression {
         self.fields.contains(field)
     }
 
+    /// The fields of a variable that the expression mentions by name.
+    pub(crate) fn fields_of<'a>(&'a self, variable: &'a str) -> impl Iterator<Item = &'a str> {
+        self.fields.iter().filter_map(move |field| field.strip_prefix(variable)?.strip_prefix('.'))
+    }
+
     /// Names, in lower case, of the request's headers that the expression looks up.
     pub(crate) fn headers(&self) -> impl Iterator<Item = &str> {
         self.headers.iter().map(String::as_str)

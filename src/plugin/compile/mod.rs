@@ -17,7 +17,7 @@ use http::HeaderName;
 use std::collections::BTreeMap;
 
 /// Headers that belong to the HTTP client.
-const RESERVED: &[&str] =
+pub(super) const RESERVED: &[&str] =
     &["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "expect"];
 
 impl Plugin {
@@ -72,6 +72,11 @@ impl Compiler<'_> {
         let parameters = schema.and_then(|schema| self.keep(schema.map_err(|mistake| vec![mistake])));
         self.parameters = parameters.as_ref().map(|schema| schema.properties().to_vec()).unwrap_or_default();
 
+        if name == api::FOR_RUNNERS {
+            let problem = "Secrets with this value of the label bellhop.dev/credentials-for are for runners; \
+                           choose another name";
+            self.mistake("metadata.name", problem);
+        }
         if spec.allowed_origins.is_empty() {
             self.mistake("spec.allowedOrigins", "is empty; credentials could be sent nowhere");
         }

@@ -6,6 +6,7 @@ mod catalogue;
 mod handshakes;
 mod mistakes;
 mod oauth2;
+mod outgoing;
 mod pagination;
 mod signatures;
 mod steps;

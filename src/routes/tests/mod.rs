@@ -63,7 +63,7 @@ pub(crate) fn trigger(n: u128, subscription: &str) -> Trigger {
         filter: None,
         workflow: format!("workflow-{n}"),
         mode: Mode::Published,
-        runner: Runner { url: Some("http://127.0.0.1:1/".into()), service: None },
+        runner: Runner { url: Some("http://127.0.0.1:1/".into()), ..Runner::default() },
         delivery: Default::default(),
     };
     Trigger {

@@ -69,6 +69,11 @@ async fn everything_is_listed_in_spite_of_outages_and_of_objects_that_cannot_be_
     unreadable.data = None;
     let mut misnamed = published(4).to_secret("bellhop-ingress");
     misnamed.metadata.name = Some(PublishedRoute::secret_name(Uuid::from_u128(1)) + "-x");
+    let runner = |n: u128| {
+        crate::api::PublishedRunner::new(Uuid::from_u128(n), "team-a", "trigger-1", &trigger(1, "sub-1").spec.runner)
+    };
+    let mut unreadable_runner = runner(3).to_secret("bellhop-ingress");
+    unreadable_runner.data = None;
     let server = Arc::new(ApiServer {
         lists: HashMap::from([
             (
@@ -81,7 +86,13 @@ async fn everything_is_listed_in_spite_of_outages_and_of_objects_that_cannot_be_
             ),
             (
                 "/api/v1/namespaces/bellhop-ingress/secrets",
-                json!([published(1).to_secret("bellhop-ingress"), unreadable, misnamed]),
+                json!([
+                    published(1).to_secret("bellhop-ingress"),
+                    unreadable,
+                    misnamed,
+                    runner(1001).to_secret("bellhop-ingress"),
+                    unreadable_runner,
+                ]),
             ),
         ]),
         outages: AtomicUsize::new(3),
@@ -89,7 +100,11 @@ async fn everything_is_listed_in_spite_of_outages_and_of_objects_that_cannot_be_
     });
     let handle = handle();
     // Known from before, and deleted while nobody watched.
-    handle.update(|index| index.apply_route(published(2)));
+    handle.update(|index| {
+        index.apply_route(published(2));
+        index.apply_trigger(trigger(2, "sub-1"));
+        index.apply_runner(runner(1002));
+    });
     let watching = {
         let handle = handle.clone();
         tokio::spawn(async move { watch(client(server), &Scope::new(&[]), "bellhop-ingress", handle).await })
@@ -99,6 +114,10 @@ async fn everything_is_listed_in_spite_of_outages_and_of_objects_that_cannot_be_
     assert_eq!(rule_names(&handle, 1), ["trigger-1"]);
     assert!(matches!(handle.by_uid(Uuid::from_u128(2)), Lookup::Gone));
     assert!(handle.by_token("token-3").is_none() && handle.by_token("token-4").is_none());
+    let known = handle.target(Uuid::from_u128(1001)).unwrap();
+    assert!(known.secrets.is_some_and(|secrets| secrets.is_for(&known.trigger.spec.runner)));
+    handle.update(|index| index.apply_trigger(trigger(2, "sub-1")));
+    assert!(handle.target(Uuid::from_u128(1002)).unwrap().secrets.is_none(), "taken back while nobody watched");
     assert!(!watching.is_finished());
     watching.abort();
 }

@@ -9,6 +9,7 @@
 //!   holds or answers calls as a test wants. Both are a [`server`] on a thread of their own.
 //! - [`vendor`] has stand-ins for external systems that nobody can run, such as Airtable: each is a small server that
 //!   behaves as the vendor documents it.
+//! - [`runner_systems`] answers as systems do that run workflows; [`verifier`] reads requests with npm packages.
 //! - [`browser`] logs in and consents as a person does; [`oidc`] is a second, stricter OAuth server than Gitea's.
 //! - [`world`] is what the tests of one binary share: a control plane and a Gitea, started once.
 //! - [`process`] is the one way children are started: they never outlive the test process, however it dies.
@@ -50,13 +51,16 @@ pub mod gitea;
 pub mod http;
 pub mod image;
 pub mod node;
+mod npm;
 pub mod oidc;
 pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod runner;
+pub mod runner_systems;
 pub mod server;
 pub mod vendor;
+pub mod verifier;
 pub mod wait;
 pub mod world;
 

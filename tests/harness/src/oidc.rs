@@ -1,7 +1,6 @@
 //! A strict OAuth server on loopback: the npm package oidc-provider, with a small API behind it (`tests/cluster/oidc`).
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Page};
-use crate::build::say;
-
 use crate::process::Process;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -42,7 +39,7 @@ impl Oidc {
         life: Duration,
         clients: &[Client<'_>],
     ) -> Result<Oidc> {
-        let folder = tokio::task::spawn_blocking(prepare).await??;
+        let folder = crate::npm::install("oidc", "server.mjs").await?;
         let port = crate::ports::free_port()?;
         let clients: Vec<_> = clients.iter().map(|client| json!({"id": client.id, "secret": client.secret})).collect();
         let configuration =
@@ -110,31 +107,4 @@ impl Oidc {
     pub async fn refuse(&self, browser: &mut Browser, page: &Page) -> Result<Page> {
         browser.open(&page.link("/abort")?).await
     }
-}
-
-/// Installs the package into `target/cluster/oidc`, once for each version of the lock file.
-fn prepare() -> Result<PathBuf> {
-    let (from, to) = (crate::root().join("tests/cluster/oidc"), crate::root().join("target/cluster/oidc"));
-    fs::create_dir_all(&to)?;
-    let lock = File::options().create(true).truncate(false).write(true).open(to.join(".lock"))?;
-    lock.lock()?;
-    let names = ["package.json", "package-lock.json", "server.mjs"];
-    let files = names.map(|name| fs::read(from.join(name)).with_context(|| format!("cannot read {name}")));
-    let [package, versions, server] = files;
-    let (package, versions, server) = (package?, versions?, server?);
-    let stamp = to.join(".stamp");
-    let wanted = [package.as_slice(), versions.as_slice()].concat();
-    fs::write(to.join("server.mjs"), server)?;
-    if fs::read(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(to);
-    }
-    say("installing oidc-provider with npm (about 5 s the first time)");
-    fs::write(to.join("package.json"), package)?;
-    fs::write(to.join("package-lock.json"), versions)?;
-    let mut command = Command::new("npm");
-    command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&to);
-    let output = command.output().context("npm cannot be started; Node.js is needed for this test")?;
-    ensure!(output.status.success(), "npm ci failed: {}", String::from_utf8_lossy(&output.stderr));
-    fs::write(stamp, wanted)?;
-    Ok(to)
 }
