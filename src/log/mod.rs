@@ -16,7 +16,7 @@ mod tests;
 mod tls;
 mod watch;
 
-pub use query::Question;
+pub use query::{ALL, Question};
 pub use replay::ReplayError;
 pub use serve::{network, router};
 pub use tls::{SERVER_NAME, server_config};
