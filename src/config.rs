@@ -121,12 +121,23 @@ pub struct Controller {
     #[arg(long, env = "BELLHOP_ADMISSION_CONFIGURATION")]
     pub admission_configuration: Option<String>,
 
+    /// APIService by which the API server passes on questions about the request log, v1alpha1.log.bellhop.dev; it is told
+    /// the authority of the internal listener's certificate; left out: the request log is not served
+    #[arg(long, env = "BELLHOP_LOG_API_SERVICE")]
+    pub log_api_service: Option<String>,
+
     /// Most changes a minute of status.lastRequestTime, of all Subscriptions together; 0: it is not written
     #[arg(long, env = "BELLHOP_ACTIVITY_WRITES", default_value_t = 600)]
     pub activity_writes: u32,
 }
 
 impl Controller {
+    /// Name of the APIService of the request log, if it is served.
+    pub fn log_api_service(&self) -> Option<&str> {
+        // An environment variable that is set to nothing.
+        self.log_api_service.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// What the client for external systems is made of.
     ///
     /// # Errors

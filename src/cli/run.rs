@@ -1,6 +1,7 @@
 //! `bellhop run`, `bellhop controller` and `bellhop ingress`: what runs until it is told to end.
 
 use crate::config::{self, ControllerOptions, IngressOptions, RunOptions};
+use crate::controller::certificates::Newest;
 use crate::controller::custody::{Capture, Vault};
 use crate::controller::listener::{self, Listener};
 use crate::controller::replicas::{Replicas, Service};
@@ -35,8 +36,11 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         let (client, metrics) = (client().await?, Metrics::new());
         let external = external(&common, &controller)?;
         let listener = listener(&client, &common, &controller, &metrics, &external)?;
+        let here = log::api::Here::default();
+        let listener = with_log(listener, &client, &controller, &metrics, |_| log::api::Replicas::Here(here.clone()));
         let ask = Ask::Here(listener.here());
         let ingress = Ingress::start(&common, ingress, client.clone(), metrics.clone(), ask).await?;
+        let _ = here.set(log::router(ingress.state.log()));
         let setup = controller::Setup {
             client,
             replicas: Replicas::Here(ingress.routes.clone()),
@@ -76,6 +80,9 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
         let external = external(&common, &controller)?;
         let listener = listener(&client, &common, &controller, &metrics, &external)?;
         let service = Service::follow(client.clone(), &common.namespace, &ingress_service, &metrics, shutdown.clone())?;
+        let listener = with_log(listener, &client, &controller, &metrics, |newest| {
+            log::api::Replicas::Service(log::api::Remote::new(service.clone(), newest))
+        });
         let router = ingress::probes(metrics.clone(), String::new);
         let setup = controller::Setup {
             client,
@@ -160,6 +167,22 @@ fn listener(
     let capture: listener::Capture = Arc::new(move |uid, secret| Box::pin(capture(vault.clone(), uid, secret)));
     let pages = controller::pages(client.clone(), common, options, external.clone(), metrics.clone());
     Listener::new(client.clone(), common, options, metrics.clone(), capture, pages).context("the internal listener")
+}
+
+/// The listener, which also serves the request log of these replicas, if that is wished.
+fn with_log(
+    listener: Listener,
+    client: &kube::Client,
+    options: &config::Controller,
+    metrics: &Metrics,
+    replicas: impl FnOnce(Newest) -> log::api::Replicas,
+) -> Listener {
+    if options.log_api_service().is_none() {
+        return listener;
+    }
+    let known = log::api::follow(client.clone(), metrics.clone());
+    let server = log::api::Server::new(client.clone(), known, replicas(listener.newest()));
+    listener.with_certificates_of_clients(log::api::router(server))
 }
 
 /// Stores a callback secret that an external system has told in a handshake.

@@ -6,14 +6,15 @@
 //! | `POST /admission/<token>` | the API server | an AdmissionReview |
 //! | `POST /internal/activity` | the ingress | 204; 503 if this replica does not hold the Lease: ask another |
 //! | `POST /internal/secrets` | the ingress | 204 if the secret is stored; 409 if another one is; 404 if nothing waits for one |
+//! | `/apis/log.bellhop.dev/…` | the API server's front proxy | the request log: `log/api/` |
 //!
-//! `/internal/` needs the key that is published for the ingress, and `/admission/` a token, which only the API server is
-//! told. Whoever else reaches the listener is answered 401 and 404.
+//! `/internal/` needs the key that is published for the ingress, `/admission/` a token, which only the API server is told,
+//! and the request log the front proxy's certificate. Whoever else reaches the listener is answered 401 and 404.
 
 use super::Failure;
 use super::activity::Desk;
 use super::admission::Admission;
-use super::certificates::{Keeper, Lives, Newest, Resolver};
+use super::certificates::{Keeper, Lives, Newest, Resolver, Whoever};
 use crate::api::Report;
 use crate::config;
 use crate::delivery::Runners;
@@ -73,6 +74,7 @@ pub struct Listener {
     desk: Desk,
     network: Router,
     here: Router,
+    asks_for_certificates: bool,
 }
 
 impl Listener {
@@ -102,7 +104,14 @@ impl Listener {
             .merge(extra.clone());
         // Nobody but the ingress in the same process can ask there.
         let here = internal.merge(extra);
-        Ok(Self { keeper, newest, desk, network, here })
+        Ok(Self { keeper, newest, desk, network, here, asks_for_certificates: false })
+    }
+
+    /// Answers over the network, besides, what this router does, which sees the certificates of clients.
+    pub fn with_certificates_of_clients(mut self, router: Router) -> Self {
+        self.network = self.network.merge(router);
+        self.asks_for_certificates = true;
+        self
     }
 
     /// What is answered over the network.
@@ -118,7 +127,12 @@ impl Listener {
     /// What serves with the newest certificate.
     pub fn tls(&self) -> Arc<rustls::ServerConfig> {
         let resolver = Resolver::follow(self.newest.clone());
-        Arc::new(rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver))
+        let builder = rustls::ServerConfig::builder();
+        let builder = match self.asks_for_certificates {
+            true => builder.with_client_cert_verifier(Arc::new(Whoever::default())),
+            false => builder.with_no_client_auth(),
+        };
+        Arc::new(builder.with_cert_resolver(resolver))
     }
 
     /// Where the certificates of now are found.

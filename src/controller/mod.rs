@@ -255,11 +255,14 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
             orphans::run(custodies.store().clone(), own_custodies, live, context.clone(), shutdown.clone()),
         );
     };
-    let configuration = context.options.admission_configuration.as_deref();
+    let objects = certificates::Objects {
+        configuration: context.options.admission_configuration.as_deref().filter(|name| !name.is_empty()),
+        api_service: context.options.log_api_service(),
+    };
     let publish = certificates::publish(
         context.client.clone(),
         &context.common.ingress_namespace,
-        configuration.filter(|name| !name.is_empty()),
+        objects,
         newest,
         context.metrics.clone(),
     );

@@ -12,7 +12,7 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(3);
 /// Name of the port of the private listener.
 const PORT: &str = "private";
+/// Name of the port at which a replica tells its request log.
+const LOG_PORT: &str = "log";
 /// Label of an EndpointSlice with the name of its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
@@ -102,6 +104,18 @@ impl Service {
         Ok(Self { name: name.to_owned(), slices, changes, http })
     }
 
+    /// Of every endpoint, whether it is ready or not: the number of its replica, and the address at which it tells its
+    /// request log, if it can be asked.
+    pub fn log_listeners(&self) -> Vec<(String, Option<SocketAddr>)> {
+        let slices = self.slices.state();
+        log_listeners(slices.iter().map(|slice| &**slice))
+    }
+
+    /// Changes whenever endpoints may have come or gone.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
+    }
+
     async fn confirmed(&self, version: &RouteVersion) -> Result<(), String> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut changes = self.changes.clone();
@@ -146,6 +160,22 @@ impl Service {
     }
 }
 
+/// A Service whose log listeners are at these addresses; the first is replica 0. What comes second has to be kept.
+#[cfg(test)]
+pub fn log_service_for_tests(addresses: &[SocketAddr]) -> (Service, reflector::store::Writer<EndpointSlice>) {
+    let (slices, mut writer) = reflector::store();
+    for (number, address) in addresses.iter().enumerate() {
+        let slice = serde_json::json!({
+            "metadata": {"name": format!("slice-{number}")}, "addressType": "IPv4",
+            "ports": [{"name": LOG_PORT, "port": address.port()}],
+            "endpoints": [{"addresses": [address.ip()], "targetRef": {"name": format!("ingress-{number}")}}],
+        });
+        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(slice).expect("a slice")));
+    }
+    let http = reqwest::Client::new();
+    (Service { name: "ingress".to_owned(), slices, changes: watch::channel(()).1, http }, writer)
+}
+
 /// The addresses of the private listeners of the ready endpoints.
 fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<SocketAddr> {
     let mut addresses = BTreeSet::new();
@@ -163,10 +193,53 @@ fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<Socket
     addresses
 }
 
+/// A replica's number is that of its pod, which a StatefulSet gives; it is the first part of the names of its requests.
+fn log_listeners<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<(String, Option<SocketAddr>)> {
+    // Of a Service with addresses of two families, there are slices for each.
+    let mut listeners = BTreeMap::new();
+    for slice in slices {
+        let mut ports = slice.ports.iter().flatten();
+        let named = ports.find(|port| port.name.as_deref() == Some(LOG_PORT));
+        let Some(port) = named.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()) else { continue };
+        for endpoint in &slice.endpoints {
+            let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
+            let number = pod.and_then(|pod| pod.rsplit('-').next()).and_then(|number| number.parse::<u32>().ok());
+            let Some(number) = number else { continue };
+            // One that ends is not ready, and still tells what it has.
+            let conditions = endpoint.conditions.as_ref();
+            let is_there = conditions.and_then(|conditions| conditions.serving.or(conditions.ready)).unwrap_or(true);
+            let ip = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
+            let address = ip.filter(|_| is_there).map(|ip| SocketAddr::new(ip, port));
+            let known = listeners.entry(number).or_insert(address);
+            *known = known.or(address);
+        }
+    }
+    listeners.into_iter().map(|(number, address)| (number.to_string(), address)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_replica_that_cannot_be_asked_is_known_all_the_same() {
+        let slice = json!({
+            "addressType": "IPv4", "ports": [{"name": "private", "port": 9090}, {"name": "log", "port": 9444}],
+            "endpoints": [
+                {"addresses": ["10.1.0.3"], "targetRef": {"kind": "Pod", "name": "bellhop-ingress-10"}},
+                {"addresses": ["10.1.0.1"], "targetRef": {"kind": "Pod", "name": "bellhop-ingress-0"},
+                 "conditions": {"ready": false, "serving": true}},
+                {"addresses": ["10.1.0.2"], "targetRef": {"kind": "Pod", "name": "bellhop-ingress-1"},
+                 "conditions": {"ready": false, "serving": false}},
+                {"addresses": ["10.1.0.4"]},
+            ],
+        });
+        let slices = [serde_json::from_value::<EndpointSlice>(slice).unwrap()];
+        let address = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+        let expected = [("0", address("10.1.0.1:9444")), ("1", None), ("10", address("10.1.0.3:9444"))];
+        assert_eq!(log_listeners(slices.iter()), expected.map(|(number, address)| (number.to_owned(), address)));
+    }
 
     #[test]
     fn only_ready_endpoints_with_the_named_port_are_asked() {

@@ -34,7 +34,7 @@ pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
 pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
-pub use server::{Limits, serve, serve_tls};
+pub use server::{Limits, PeerCertificates, serve, serve_tls};
 
 use crate::config;
 use crate::log::{Log, passing::Passing};

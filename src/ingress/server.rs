@@ -6,6 +6,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::CertificateDer;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 /// What a listener allows.
@@ -50,6 +52,11 @@ impl Default for Limits {
     }
 }
 
+/// The certificates that a client has shown, its own first; an extension of each of its requests. That the client has the
+/// key to its own is proven. Whether they are worth anything is up to whoever reads them.
+#[derive(Clone, Debug)]
+pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+
 /// Serves until `shutdown`, then lets the requests under way end.
 pub async fn serve(
     listener: TcpListener,
@@ -58,7 +65,7 @@ pub async fn serve(
     metrics: Option<Metrics>,
     shutdown: CancellationToken,
 ) {
-    serve_streams(listener, router, limits, metrics, shutdown, |stream| std::future::ready(Ok(stream))).await;
+    serve_streams(listener, router, limits, metrics, shutdown, |stream| std::future::ready(Ok((stream, None)))).await;
 }
 
 /// The same, with TLS.
@@ -70,11 +77,19 @@ pub async fn serve_tls(
     shutdown: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let handshake = move |stream| acceptor.accept(stream);
+    let handshake = move |stream| {
+        let opening = acceptor.accept(stream);
+        async move {
+            let stream = opening.await?;
+            let shown = stream.get_ref().1.peer_certificates();
+            let shown = shown.map(|shown| PeerCertificates(shown.iter().map(|one| one.clone().into_owned()).collect()));
+            Ok((stream, shown))
+        }
+    };
     serve_streams(listener, router, limits, None, shutdown, handshake).await;
 }
 
-/// `open` makes of a connection what is served.
+/// `open` makes of a connection what is served, and says what the client has shown.
 async fn serve_streams<S, F>(
     listener: TcpListener,
     router: Router,
@@ -84,7 +99,7 @@ async fn serve_streams<S, F>(
     open: impl Fn(TcpStream) -> F,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = io::Result<S>> + Send + 'static,
+    F: Future<Output = io::Result<(S, Option<PeerCertificates>)>> + Send + 'static,
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -108,9 +123,15 @@ async fn serve_streams<S, F>(
         let (slots, metrics) = (slots.clone(), metrics.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(limits.request, opening).await {
-                Ok(Ok(stream)) => {
+                Ok(Ok((stream, shown))) => {
                     let io = TokioIo::new(Timed::new(stream, limits.request));
-                    let connection = http.serve_connection(io, TowerToHyperService::new(router));
+                    let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                        if let Some(shown) = &shown {
+                            request.extensions_mut().insert(shown.clone());
+                        }
+                        request
+                    });
+                    let connection = http.serve_connection(io, TowerToHyperService::new(service));
                     if let Err(error) = watcher.watch(connection).await {
                         // Scanners, probes and vanished senders: nothing that anybody could mend.
                         debug!(%error, "a connection ended early");

@@ -2,8 +2,9 @@
 //!
 //! What is stored is read from the spool; what is not (`passing`) is kept in memory. `model` is what readers see, `convert`
 //! and `mask` make it, `query`, `watch` and `replay` answer questions of a namespace, and `serve` is how the controller asks
-//! them, at a listener of its own (`tls`) or, in one process, by calling its router.
+//! them, at a listener of its own (`tls`) or, in one process, by calling its router. `api` is how people ask the controller.
 
+pub mod api;
 pub mod convert;
 pub mod mask;
 pub mod model;
@@ -16,7 +17,7 @@ mod tests;
 mod tls;
 mod watch;
 
-pub use query::Question;
+pub use query::{ALL, Question};
 pub use replay::ReplayError;
 pub use serve::{network, router};
 pub use tls::{SERVER_NAME, server_config};

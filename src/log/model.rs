@@ -401,6 +401,8 @@ pub struct ReplayedDelivery {
 pub struct Version(u128);
 
 impl Version {
+    /// Before all others.
+    pub const NONE: Self = Self(0);
     /// Digits of the id.
     const ID: u128 = 10_u128.pow(10);
     /// Digits of the age.

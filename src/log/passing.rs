@@ -6,6 +6,7 @@
 //! repetition, nothing of one Subscription what is kept of another, beyond its small share, and nothing here what is stored.
 
 use super::model::{Outcome, Request};
+use super::query::covers;
 use crate::external::{Rate, Schedule};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,7 +108,7 @@ impl Passing {
     pub fn of_namespace(&self, namespace: &str) -> Vec<Arc<Request>> {
         let all = self.lock();
         let kept = all.shares.values().flat_map(|share| &share.rings).flat_map(|ring| &ring.kept);
-        let own = kept.filter(|kept| kept.request.metadata.namespace == namespace);
+        let own = kept.filter(|kept| covers(namespace, &kept.request.metadata.namespace));
         let mut own: Vec<Arc<Request>> = own.map(|kept| kept.request.clone()).collect();
         drop(all);
         own.sort_by_key(|request| std::cmp::Reverse(request.version()));

@@ -10,6 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// What is asked for in place of a namespace if all are meant. No namespace is called so.
+pub const ALL: &str = "-";
 /// Requests of a page, if the question does not say how many.
 const USUAL: usize = 100;
 /// Most requests of a page.
@@ -44,6 +46,11 @@ pub struct Question {
     /// With `watch`: what changed since is told first. A resource version of a request, or Unix milliseconds. Left out:
     /// nothing.
     pub since: Option<String>,
+}
+
+/// Whether a question about `asked` is one about `namespace`, too.
+pub fn covers(asked: &str, namespace: &str) -> bool {
+    asked == ALL || asked == namespace
 }
 
 impl Question {
@@ -171,7 +178,7 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn new(log: &'a Log, namespace: &str, question: &Question, before: Option<Version>) -> Self {
-        let all = log.0.spool.subscriptions(namespace).into_iter();
+        let all = log.0.spool.subscriptions(Some(namespace).filter(|asked| *asked != ALL)).into_iter();
         let wanted = all.filter(|(_, name)| question.subscription.as_ref().is_none_or(|wanted| wanted == name));
         let subscriptions = wanted.map(|(uid, _)| uid).collect();
         Self { log, subscriptions, before: before.map(Version::position), ahead: VecDeque::new(), more: true }

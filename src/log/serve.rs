@@ -7,7 +7,8 @@
 //! | `GET /log/{namespace}/requests/{uid}` | 200 and the request, or 404 |
 //! | `POST /log/{namespace}/requests/{uid}/replay` | 200 and what is pending now, 404, or 409 and why not |
 //!
-//! What can be asked for is in [`Question`]. Over the network, each question carries the key that the controller has
+//! What can be asked for is in [`Question`]; lists and watches of all namespaces are asked for with `-` ([`ALL`](super::ALL)) in
+//! place of one. Over the network, each question carries the key that the controller has
 //! published; who asks in the same process need not prove anything. Whether a person may see a namespace is for the
 //! controller to find out.
 

@@ -2,7 +2,7 @@
 
 use super::Log;
 use super::model::{Change, ChangeKind, Request, Version};
-use super::query::{Question, Reader, changed_since};
+use super::query::{Question, Reader, changed_since, covers};
 use crate::spool::Changed;
 use async_stream::stream;
 use futures::Stream;
@@ -74,7 +74,7 @@ fn changes(
                     }
                 },
                 request = passing.recv() => match request {
-                    Ok(request) if request.metadata.namespace == namespace && question.wants(&request) => {
+                    Ok(request) if covers(&namespace, &request.metadata.namespace) && question.wants(&request) => {
                         if let Some(change) = told.tell((*request).clone().without_content(), true) {
                             yield change;
                         }
@@ -102,7 +102,7 @@ fn next_changes(
     let (mut ids, mut seen) = (Vec::new(), BTreeSet::new());
     let mut next = Some(first.map_err(|_| Behind)?);
     while let Some(changed) = next {
-        let here = log.0.spool.namespace(changed.subscription).is_some_and(|found| *found == *namespace);
+        let here = log.0.spool.namespace(changed.subscription).is_some_and(|found| covers(namespace, &found));
         if here && seen.insert(changed.request) {
             ids.push(changed.request);
         }

@@ -132,11 +132,14 @@ impl Books {
         self.namespaces.entry(namespace).or_default().insert(subscription);
     }
 
-    /// The subscriptions of a namespace that hold something, with their names.
-    pub fn of_namespace(&self, namespace: &str) -> Vec<(Uuid, String)> {
-        let all = self.namespaces.get(namespace).into_iter().flatten();
+    /// The subscriptions of a namespace, or of all, that hold something, with their names.
+    pub fn of_namespace(&self, namespace: Option<&str>) -> Vec<(Uuid, String)> {
+        let all: Vec<&Uuid> = match namespace {
+            Some(namespace) => self.namespaces.get(namespace).into_iter().flatten().collect(),
+            None => self.namespaces.values().flatten().collect(),
+        };
         let name = |share: &Share| share.called.as_ref().map(|called| called.1.to_string()).unwrap_or_default();
-        all.filter_map(|id| Some((*id, name(self.shares.get(id)?)))).collect()
+        all.into_iter().filter_map(|id| Some((*id, name(self.shares.get(id)?)))).collect()
     }
 
     /// The namespace of a subscription that holds something.

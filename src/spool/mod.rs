@@ -353,9 +353,9 @@ impl Spool {
         self.inner.shared.index().recent_of(subscriptions, before, limit)
     }
 
-    /// The subscriptions of a namespace of which there are requests, with their names; those that were deleted since
+    /// The subscriptions of a namespace, or of all, of which there are requests, with their names; those that were deleted since
     /// are among them. Does not read the disk.
-    pub fn subscriptions(&self, namespace: &str) -> Vec<(Uuid, String)> {
+    pub fn subscriptions(&self, namespace: Option<&str>) -> Vec<(Uuid, String)> {
         self.inner.shared.index().books.of_namespace(namespace)
     }
 

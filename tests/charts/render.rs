@@ -49,7 +49,7 @@ pub const VARIANTS: [(&str, &[&str]); 17] = [
             "--set=ingress.service.type=NodePort,ingress.service.nodePort=30080,allowAddresses={10.1.0.0/16,fd00::/64},allowRunnerOrigins={https://dify.example.com},networkPolicy.monitoringFrom=null",
         ],
     ),
-    ("nobody is asked", &["--set=admission.enabled=false,userRoles.enabled=false"]),
+    ("nobody is asked", &["--set=admission.enabled=false,requestLog.enabled=false,userRoles.enabled=false"]),
     ("asked by few", &["--set=networkPolicy.apiServerFrom[0].ipBlock.cidr=10.0.0.1/32,watchNamespaces={team-a}"]),
     (
         "image and places",
@@ -102,6 +102,7 @@ fn every_rendering_keeps_the_rules() {
                 "ClusterRole",
                 "ClusterRoleBinding",
                 "ValidatingWebhookConfiguration",
+                "APIService",
             ]
             .contains(&kind(object));
             assert_eq!(namespace(object).is_none(), cluster_scoped, "{variant}: {title} has the wrong scope");
@@ -163,7 +164,9 @@ fn references_lead_somewhere(variant: &str, objects: &[Value]) {
                 let role = &object["roleRef"];
                 let is_role =
                     |o: &Value| kind(o) == role["kind"] && name(o) == role["name"] && namespace(o) == namespace(object);
-                assert!(objects.iter().any(is_role), "{variant}: {title} binds a role that is not there");
+                // Every cluster has this one.
+                let is_known = role["name"] == "extension-apiserver-authentication-reader";
+                assert!(is_known || objects.iter().any(is_role), "{variant}: {title} binds a role that is not there");
                 for subject in items(&object["subjects"]) {
                     let is_account = |o: &Value| kind(o) == "ServiceAccount" && name(o) == subject["name"];
                     assert!(objects.iter().any(is_account), "{variant}: {title} binds to nobody");
@@ -369,8 +372,12 @@ fn network_policies_open_what_is_needed_and_nothing_else() {
     assert!(items(egress).contains(&to_controller), "{egress}");
     let of_controller =
         |args: &[&str]| find(&bellhop(args), "NetworkPolicy", "bellhop-controller")["spec"]["ingress"].clone();
-    let unasked = of_controller(&["--set=admission.enabled=false"]);
+    let unasked = of_controller(&["--set=admission.enabled=false,requestLog.enabled=false"]);
     assert_eq!(unasked, json!([from_ingress, from_monitoring]), "nobody asks but the ingress");
+    for one in ["admission", "requestLog"] {
+        let asked = of_controller(&[&format!("--set={one}.enabled=false")]);
+        assert_eq!(asked[0], from_api_server, "without {one}");
+    }
     let known = of_controller(&["--set=networkPolicy.apiServerFrom[0].ipBlock.cidr=10.0.0.1/32"]);
     assert_eq!(known[0], json!({"from": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": internal}));
     let blocks: Vec<&Value> =
@@ -432,6 +439,36 @@ fn the_controller_is_asked_where_and_about_what_it_answers() {
     let without = bellhop(&["--set=admission.enabled=false"]);
     assert!(without.iter().all(|object| kind(object) != "ValidatingWebhookConfiguration"));
     assert!(!without.iter().any(|object| object.to_string().contains("BELLHOP_ADMISSION_CONFIGURATION")));
+}
+
+#[test]
+fn the_api_server_passes_the_request_log_on_to_the_controller() {
+    for (args, account) in [(&[][..], "bellhop-controller"), (&["--set=mode=standalone"], "bellhop-standalone")] {
+        let objects = bellhop(args);
+        let service = find(&objects, "APIService", "v1alpha1.log.bellhop.dev");
+        let spec = &service["spec"];
+        assert_eq!((&spec["group"], &spec["version"]), (&json!("log.bellhop.dev"), &json!("v1alpha1")));
+        let to = json!({"name": "bellhop-internal", "namespace": "bellhop-system", "port": 9443});
+        assert_eq!(spec["service"], to);
+        // The controller puts its authority there; to trust anybody instead would give the users' names to anybody.
+        assert!(spec["caBundle"].is_null() && spec["insecureSkipTLSVerify"].is_null());
+        let told: Vec<_> = pod_templates(&objects)
+            .iter()
+            .flat_map(|(_, pod)| items(&pod["spec"]["containers"][0]["env"]))
+            .filter(|variable| variable["name"] == "BELLHOP_LOG_API_SERVICE")
+            .map(|variable| variable["value"].clone())
+            .collect();
+        assert_eq!(told, ["v1alpha1.log.bellhop.dev"]);
+        let binding = find(&objects, "RoleBinding", "bellhop-authentication-reader");
+        assert_eq!(binding["metadata"]["namespace"], "kube-system");
+        assert_eq!(binding["roleRef"]["name"], "extension-apiserver-authentication-reader");
+        assert_eq!(binding["subjects"][0]["name"], account);
+    }
+    let without = bellhop(&["--set=requestLog.enabled=false"]);
+    assert!(without.iter().all(|object| kind(object) != "APIService"));
+    for word in ["BELLHOP_LOG_API_SERVICE", "kube-system", "subjectaccessreviews", "apiservices"] {
+        assert!(!without.iter().any(|object| object.to_string().contains(word)), "{word}");
+    }
 }
 
 #[test]
@@ -562,7 +599,8 @@ fn releases_of_other_names_do_not_meet() {
     let (one, other) = (names("one"), names("other"));
     assert!(one.contains("Deployment bellhop-system/one-bellhop-controller"), "{one:?}");
     let shared: Vec<_> = one.intersection(&other).collect();
-    assert!(shared.is_empty(), "{shared:?}");
+    // What it is called says which group it serves, so the values say that one release can have it.
+    assert_eq!(shared, ["APIService -/v1alpha1.log.bellhop.dev"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use bellhop_harness::eventually;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -15,11 +15,19 @@ fn table(objects: &[Value]) -> BTreeSet<String> {
     let mut table = BTreeSet::new();
     for binding in objects.iter().filter(|object| kind(object).ends_with("RoleBinding")) {
         let role = &binding["roleRef"];
-        let rules = objects
+        let rendered = objects
             .iter()
-            .find(|o| kind(o) == role["kind"] && name(o) == role["name"] && namespace(o) == namespace(binding))
-            .map(|role| items(&role["rules"]))
-            .expect("the role");
+            .find(|o| kind(o) == role["kind"] && name(o) == role["name"] && namespace(o) == namespace(binding));
+        // The one role that every cluster has.
+        let reader = json!({"rules": [{
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["extension-apiserver-authentication"],
+            "verbs": ["get", "list", "watch"],
+        }]});
+        let rules = match rendered {
+            Some(role) => items(&role["rules"]),
+            None if role["name"] == "extension-apiserver-authentication-reader" => items(&reader["rules"]),
+            None => panic!("there is no role for {binding}"),
+        };
         for subject in items(&binding["subjects"]) {
             assert_eq!(subject["kind"], "ServiceAccount", "{binding}");
             assert_eq!(subject["namespace"], "bellhop-system", "{binding}");
@@ -46,11 +54,14 @@ fn table(objects: &[Value]) -> BTreeSet<String> {
 }
 
 /// What the controller's work needs everywhere, and in Bellhop's own namespaces.
-const CONTROLLER: [(&str, &str, &str); 9] = [
+const CONTROLLER: [(&str, &str, &str); 12] = [
     ("*", "bellhop.dev/triggerplugins", "get,list,patch,watch"),
     ("*", "bellhop.dev/triggerplugins/status", "patch"),
     ("*", "/namespaces", "get"),
     ("*", "admissionregistration.k8s.io/validatingwebhookconfigurations[bellhop]", "get,list,patch,watch"),
+    ("*", "apiregistration.k8s.io/apiservices[v1alpha1.log.bellhop.dev]", "get,list,patch,watch"),
+    ("*", "authorization.k8s.io/subjectaccessreviews", "create"),
+    ("kube-system", "/configmaps[extension-apiserver-authentication]", "get,list,watch"),
     ("bellhop-system", "/secrets", "create,delete,get,list,update,watch"),
     ("bellhop-system", "/configmaps", "create,delete,get,list,patch,update,watch"),
     ("bellhop-system", "coordination.k8s.io/leases", "create,get,update"),
@@ -105,6 +116,10 @@ fn each_account_has_exactly_its_rights() {
     let mut unasked = expected(controller, ingress, &["*"]);
     unasked.retain(|rule| !rule.contains("validatingwebhookconfigurations"));
     assert_eq!(table(&bellhop(&["--set=admission.enabled=false"])), unasked);
+    let mut unread = expected(controller, ingress, &["*"]);
+    unread
+        .retain(|rule| !["apiservices", "subjectaccessreviews", "kube-system"].iter().any(|word| rule.contains(word)));
+    assert_eq!(table(&bellhop(&["--set=requestLog.enabled=false"])), unread);
 }
 
 #[test]
@@ -112,7 +127,8 @@ fn roles_that_nobody_has_are_not_rendered() {
     for args in [&[][..], &["--set=watchNamespaces={team-a}"], &["--set=mode=standalone"]] {
         let objects = bellhop(args);
         let count = |what: &str| objects.iter().filter(|object| kind(object) == what).count();
-        assert_eq!(count("Role"), count("RoleBinding"), "{args:?}");
+        // One binding gives a role that every cluster has.
+        assert_eq!(count("Role") + 1, count("RoleBinding"), "{args:?}");
         // Two are for users: they become part of Kubernetes' own.
         assert_eq!(count("ClusterRole"), 4, "{args:?}");
         assert_eq!(count("ClusterRoleBinding"), 2, "{args:?}");
@@ -169,6 +185,9 @@ struct Installation {
     other: String,
 }
 
+/// The release whose rights concerning the request log are asked for.
+const WITH_LOG: &str = "wide";
+
 async fn install(release: &str, args: &[&str]) -> Result<Installation> {
     let cluster = cluster().await;
     let system = cluster.create_namespace("system").await?;
@@ -179,8 +198,16 @@ async fn install(release: &str, args: &[&str]) -> Result<Installation> {
     let args: Vec<String> = args.iter().map(|arg| arg.replace("watchNamespaces=TEAM", &narrow)).collect();
     let (path, namespace) = (chart("bellhop"), format!("--set=ingressNamespace={published},crds.install=false"));
     let mut all = vec!["install", release, &path, "--namespace", &system, "--no-hooks", PUBLIC_URL, &namespace];
+    if release != WITH_LOG {
+        // There is one APIService of the name in a cluster.
+        all.push("--set=requestLog.enabled=false");
+    }
     all.extend(args.iter().map(String::as_str));
     helm_on(cluster, &all).await?;
+    if release == WITH_LOG {
+        // Nobody answers behind it, and then no namespace of the cluster could be deleted.
+        cluster.kubectl(["delete", "apiservice", "v1alpha1.log.bellhop.dev"]).await?;
+    }
     Ok(Installation { system, published, team, other })
 }
 
@@ -229,6 +256,11 @@ fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("get", "configmaps", "kube-system", false),
         ("update", "leases.coordination.k8s.io", "kube-system", false),
         ("list", "nodes", "", false),
+        // Requests are told to users, and it asks nobody for them by itself.
+        ("get", "requests.log.bellhop.dev", &i.team, false),
+        ("create", "requests.log.bellhop.dev/replay", &i.team, false),
+        ("patch", "apiservices.apiregistration.k8s.io", "", false),
+        ("create", "apiservices.apiregistration.k8s.io", "", false),
     ]
 }
 
@@ -311,6 +343,19 @@ async fn the_api_server_grants_each_account_what_it_needs_and_no_more() -> Resul
         assert!(allowed(&client, &account, &[], &question, Some("wide-bellhop")).await?, "{verb}");
         assert!(!allowed(&client, &account, &[], &question, Some("another")).await?, "{verb}");
     }
+    let account = format!("system:serviceaccount:{}:wide-bellhop-controller", wide.system);
+    for verb in ["get", "list", "watch", "patch"] {
+        let question = (verb, "apiservices.apiregistration.k8s.io", "", true);
+        assert!(allowed(&client, &account, &[], &question, Some("v1alpha1.log.bellhop.dev")).await?, "{verb}");
+        assert!(!allowed(&client, &account, &[], &question, Some("v1.apps")).await?, "{verb}");
+    }
+    for verb in ["get", "list", "watch"] {
+        let question = (verb, "configmaps", "kube-system", true);
+        let object = "extension-apiserver-authentication";
+        assert!(allowed(&client, &account, &[], &question, Some(object)).await?, "{verb}");
+        assert!(!allowed(&client, &account, &[], &question, Some("coredns")).await?, "{verb}");
+    }
+    ask(&wide, "wide-bellhop-controller", &[("create", "subjectaccessreviews.authorization.k8s.io", "", true)]).await?;
     let ingress = [forbidden(&wide), ingresses(&wide)].concat();
     ask(&wide, "wide-bellhop-ingress", &ingress).await
 }
@@ -374,6 +419,18 @@ async fn the_clusters_own_roles_include_bellhops_kinds() -> Result<()> {
         Ok(())
     })
     .await?;
+    let role = async |role: &str, verb: &str, what: &str, place: &str| {
+        allowed(&client, &format!("{role}-of-team"), &[], &(verb, what, place, true), None).await
+    };
+    for verb in ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] {
+        let reads = matches!(verb, "get" | "list" | "watch");
+        for name in ["view", "edit", "admin"] {
+            assert_eq!(role(name, verb, "requests.log.bellhop.dev", team).await?, reads, "{name}: {verb}");
+            assert!(!role(name, verb, "requests.log.bellhop.dev", other).await?, "{name}: {verb}");
+            let replays = verb == "create" && name != "view";
+            assert_eq!(role(name, verb, "requests.log.bellhop.dev/replay", team).await?, replays, "{name}: {verb}");
+        }
+    }
     let refused: [Question; 5] = [
         ("patch", "subscriptions.bellhop.dev/status", team, false),
         ("update", "workflowtriggers.bellhop.dev/status", team, false),

@@ -20,6 +20,7 @@ mod manual;
 mod oauth;
 mod outgoing;
 mod renewal;
+mod request_log;
 mod rotation;
 mod runners;
 mod runners_faulty;

@@ -33,7 +33,9 @@ pub async fn shared() -> &'static Bellhop {
     let start = async || {
         let world = world::shared().await;
         install(&world.control_plane).await?;
-        Bellhop::start(options("bellhop", &world.control_plane)).await
+        let bellhop = Bellhop::start(options("bellhop", &world.control_plane)).await?;
+        world.control_plane.register_request_log(NAMESPACE, bellhop.internal_port()).await?;
+        Ok::<_, anyhow::Error>(bellhop)
     };
     match BELLHOP.get_or_try_init(start).await {
         Ok(bellhop) => bellhop,

@@ -35,9 +35,9 @@
   - ipBlock: {cidr: {{ . | quote }}}
   {{- end }}
 {{- end }}
-{{/* The API server's questions at admission; nothing if there are none. */}}
+{{/* The API server's questions at admission, and about the request log; nothing if there are none. */}}
 {{- define "bellhop.ingressFromApiServer" -}}
-{{- if .Values.admission.enabled }}
+{{- if or .Values.admission.enabled .Values.requestLog.enabled }}
 - ports:
   - {port: internal, protocol: TCP}
   {{- with .Values.networkPolicy.apiServerFrom }}

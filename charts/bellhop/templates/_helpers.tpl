@@ -132,6 +132,10 @@ app.kubernetes.io/part-of: bellhop
 - name: BELLHOP_ADMISSION_CONFIGURATION
   value: {{ include "bellhop.fullname" . | quote }}
 {{- end }}
+{{- if .Values.requestLog.enabled }}
+- name: BELLHOP_LOG_API_SERVICE
+  value: v1alpha1.log.bellhop.dev
+{{- end }}
 - name: BELLHOP_ACTIVITY_WRITES
   value: {{ .Values.controller.activityWrites | int64 | quote }}
 - name: BELLHOP_EXTERNAL_TIMEOUT

@@ -5,11 +5,13 @@
 //! so that all agree; each follows the Secret and takes up what another has renewed. What clients need, the authorities and
 //! the key with which the ingress proves itself, is published by the controller that holds the Lease (`publish.rs`).
 
+mod clients;
 mod issue;
 mod plan;
 mod publish;
 
-pub use publish::publish;
+pub use clients::Whoever;
+pub use publish::{Objects, publish};
 
 use super::{Failure, backoff};
 use crate::api::{PublishedController, PublishedIdentity};

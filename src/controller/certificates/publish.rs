@@ -1,18 +1,21 @@
 //! Tells those that talk to the internal listener what they have to know: the ingress, which authorities to believe and
 //! what to prove itself with; the API server, which authorities to believe and under which path to ask.
 
-use super::Newest;
+use super::{Identity, Newest};
 use crate::api::PublishedController;
 use crate::controller::{Failure, backoff, ignore_not_found};
 use crate::telemetry::Metrics;
 use futures::StreamExt;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use k8s_openapi::{ByteString, ClusterResourceScope};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::fmt::Debug;
 use std::time::Duration;
 use url::Url;
 
@@ -21,23 +24,28 @@ const FIELD_MANAGER: &str = "bellhop-certificates";
 /// How often it is written again, in case that somebody has removed it.
 const AGAIN: Duration = Duration::from_secs(300);
 
+/// Names of the objects by which the API server knows the internal listener; nothing: there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Objects<'a> {
+    /// The ValidatingWebhookConfiguration, which gets authorities and path.
+    pub configuration: Option<&'a str>,
+    /// The APIService, which gets authorities.
+    pub api_service: Option<&'a str>,
+}
+
 /// Publishes every new identity, for ever; to stop it, drop it. Only the controller that holds the Lease does so.
-///
-/// `configuration` is the name of the ValidatingWebhookConfiguration that gets authorities and path; without one, none does.
 pub async fn publish(
     client: kube::Client,
     ingress_namespace: &str,
-    configuration: Option<&str>,
+    objects: Objects<'_>,
     newest: Newest,
     metrics: Metrics,
 ) {
-    let api_server = async {
-        match configuration {
-            Some(name) => to_api_server(&client, name, newest.clone(), &metrics).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::join!(to_ingress(&client, ingress_namespace, newest.clone()), api_server);
+    tokio::join!(
+        to_ingress(&client, ingress_namespace, newest.clone()),
+        to_api_server(&client, objects.configuration, of_configuration, newest.clone(), &metrics),
+        to_api_server(&client, objects.api_service, of_api_service, newest.clone(), &metrics),
+    );
 }
 
 async fn to_ingress(client: &kube::Client, namespace: &str, mut newest: Newest) {
@@ -60,22 +68,29 @@ async fn to_ingress(client: &kube::Client, namespace: &str, mut newest: Newest) 
     }
 }
 
-async fn to_api_server(client: &kube::Client, name: &str, mut newest: Newest, metrics: &Metrics) {
-    let api = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+/// Keeps one object of a kind: `patch` is what makes it tell what it has to, if it does not already.
+async fn to_api_server<K>(
+    client: &kube::Client,
+    name: Option<&str>,
+    patch: fn(&K, &Identity) -> Option<Patch<Value>>,
+    mut newest: Newest,
+    metrics: &Metrics,
+) where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>,
+    K: Clone + Debug + DeserializeOwned + Send + Sync + k8s_openapi::Resource + 'static,
+{
+    let Some(name) = name else { return };
+    let (api, kind) = (Api::<K>::all(client.clone()), <K as k8s_openapi::Resource>::KIND);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let kind = "ValidatingWebhookConfiguration";
     let mut events = std::pin::pin!(crate::watch::watch(vec![api.clone()], &config, kind, metrics));
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let (mut known, mut failures) = (None, 0);
     loop {
         let identity = newest.borrow_and_update().clone();
         let mut pause = AGAIN;
-        let behind = known.as_ref().zip(identity).and_then(|(known, identity)| {
-            let told = Told { bundle: ByteString(identity.bundle().into_bytes()), path: identity.admission_path() };
-            told.patch(known)
-        });
+        let behind = known.as_ref().zip(identity).and_then(|(known, identity)| patch(known, &identity));
         if let Some(patch) = behind {
-            match ignore_not_found(api.patch(name, &params, &Patch::Strategic(patch)).await) {
+            match ignore_not_found(api.patch(name, &params, &patch).await) {
                 Ok(()) => failures = 0,
                 Err(failure) => {
                     failures += 1;
@@ -108,6 +123,17 @@ async fn tell_ingress(api: &Api<Secret>, published: &PublishedController, namesp
     let secret = published.to_secret(namespace);
     api.patch(PublishedController::SECRET, &params, &Patch::Apply(&secret)).await?;
     Ok(())
+}
+
+fn of_configuration(configuration: &ValidatingWebhookConfiguration, identity: &Identity) -> Option<Patch<Value>> {
+    let told = Told { bundle: ByteString(identity.bundle().into_bytes()), path: identity.admission_path() };
+    told.patch(configuration).map(Patch::Strategic)
+}
+
+fn of_api_service(service: &APIService, identity: &Identity) -> Option<Patch<Value>> {
+    let wanted = ByteString(identity.bundle().into_bytes());
+    let known = service.spec.as_ref().and_then(|spec| spec.ca_bundle.as_ref());
+    (known != Some(&wanted)).then(|| Patch::Merge(json!({"spec": {"caBundle": wanted}})))
 }
 
 /// What the API server has to know.
@@ -203,5 +229,25 @@ mod tests {
         assert_eq!(url("https://192.0.2.1:9443/admission/t0ken"), None);
         let behind_a_proxy = url("https://proxy.example/bellhop/admission");
         assert_eq!(behind_a_proxy.as_deref(), Some("https://proxy.example/bellhop/admission/t0ken"));
+    }
+
+    #[test]
+    fn an_api_service_is_patched_if_it_is_behind() {
+        let identity = crate::controller::certificates::made_for_tests();
+        let known = ByteString(identity.bundle().into_bytes());
+        let patch = |bundle: Value| {
+            let service = serde_json::from_value(json!({
+                "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {},
+                "spec": {"caBundle": bundle, "groupPriorityMinimum": 1, "versionPriority": 1},
+            }));
+            of_api_service(&service.unwrap(), &identity).map(|patch| match patch {
+                Patch::Merge(content) => content,
+                other => panic!("{other:?}"),
+            })
+        };
+        let expected = Some(json!({"spec": {"caBundle": known}}));
+        assert_eq!(patch(Value::Null), expected);
+        assert_eq!(patch(json!(ByteString(b"x".to_vec()))), expected);
+        assert_eq!(patch(json!(known)), None);
     }
 }

@@ -142,7 +142,7 @@ async fn a_namespace_has_its_subscriptions_as_long_as_there_are_requests() {
     let other = Request { namespace: "team-b".into(), ..request(3, 1, 10) };
     pend(&spool, other).await;
     let names = |spool: &Spool, namespace: &str| {
-        let mut names: Vec<String> = spool.subscriptions(namespace).into_iter().map(|(_, name)| name).collect();
+        let mut names: Vec<String> = spool.subscriptions(Some(namespace)).into_iter().map(|(_, name)| name).collect();
         names.sort();
         names
     };
@@ -150,6 +150,7 @@ async fn a_namespace_has_its_subscriptions_as_long_as_there_are_requests() {
         (names(&spool, "team-a"), names(&spool, "team-b")),
         (vec!["sub-1".into(), "sub-2".into()], vec!["sub-3".into()])
     );
+    assert_eq!(spool.subscriptions(None).len(), 3);
     drop(spool);
     let spool = open(dir.path());
     assert_eq!(names(&spool, "team-a"), ["sub-1", "sub-2"]);

@@ -173,6 +173,11 @@ impl Bellhop {
         format!("http://127.0.0.1:{}", self.private_port)
     }
 
+    /// The internal listener's port.
+    pub fn internal_port(&self) -> u16 {
+        self.internal_port
+    }
+
     /// The internal listener: `https://127.0.0.1:PORT`.
     pub fn internal_url(&self) -> String {
         format!("https://127.0.0.1:{}", self.internal_port)
@@ -223,6 +228,7 @@ impl Bellhop {
             .args(["--log-format", "json"])
             .args(["--namespace", &options.namespace])
             .args(["--ingress-namespace", &options.ingress_namespace])
+            .args(["--log-api-service", "v1alpha1.log.bellhop.dev"])
             .args(["--cluster-domain", "localhost"])
             .args(["--allow-address", "127.0.0.0/8"])
             .args(["--allow-runner-origin", "http://127.0.0.1:*"])

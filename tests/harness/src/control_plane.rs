@@ -26,7 +26,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// The controllers that a cluster without nodes needs.
 const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,\
 serviceaccount-token-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,\
-resourcequota-controller,job-controller,deployment-controller,replicaset-controller,endpointslice-controller";
+resourcequota-controller,job-controller,deployment-controller,replicaset-controller,endpointslice-controller,\
+certificatesigningrequest-signing-controller";
 
 /// What pods need besides.
 const POD_CONTROLLERS: &str = "statefulset-controller,daemonset-controller,disruption-controller,endpoints-controller,\
@@ -144,6 +145,47 @@ impl ControlPlane {
     /// The kubeconfig of `controller-manager`, `scheduler`, `kubelet` or `kube-proxy`.
     pub fn kubeconfig_of(&self, component: &str) -> PathBuf {
         self.folder.join(format!("{component}.kubeconfig"))
+    }
+
+    /// A kubeconfig of somebody else: `user` is what such a file says of a user (`token`, or `client-certificate-data` and
+    /// `client-key-data`), `name` is for the file.
+    pub fn kubeconfig_for(&self, name: &str, user: serde_json::Value) -> Result<PathBuf> {
+        let url = self.url().context("an existing cluster has users of its own")?;
+        let path = self.folder.join(format!("{name}.kubeconfig"));
+        write_kubeconfig(&path, &self.folder, &url, user)?;
+        Ok(path)
+    }
+
+    /// Makes the API server pass on what it is asked about the request log to the Bellhop on this machine whose internal
+    /// listener has this port, and whose namespace this is. It has to run with `--log-api-service`, and to run on: while
+    /// nobody answers, no namespace can be deleted.
+    ///
+    /// An existing cluster is left alone, because its API server does not reach this machine's loopback.
+    pub async fn register_request_log(&self, namespace: &str, port: u16) -> Result<()> {
+        if self.is_external() {
+            return Ok(());
+        }
+        let service = serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            // The name that the certificate is for.
+            "metadata": {"name": "bellhop-internal", "namespace": namespace},
+            "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+        });
+        let api_service = serde_json::json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": "v1alpha1.log.bellhop.dev"},
+            "spec": {
+                "group": "log.bellhop.dev", "version": "v1alpha1", "groupPriorityMinimum": 1000, "versionPriority": 10,
+                "service": {"name": "bellhop-internal", "namespace": namespace, "port": port},
+            },
+        });
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [service, api_service]});
+        let file = self.folder.join("request-log.json");
+        fs::write(&file, list.to_string())?;
+        self.apply_file(&file).await?;
+        self.kubectl(["wait", "--for=condition=Available", "--timeout=60s", "apiservice/v1alpha1.log.bellhop.dev"])
+            .await?;
+        Ok(())
     }
 
     /// The certificate authority's file.
@@ -323,7 +365,7 @@ impl Parts {
         for (file, user, group) in users {
             let token = Uuid::new_v4().simple().to_string();
             tokens += &format!("{token},{user},{user},\"{group}\"\n");
-            write_kubeconfig(&folder.join(file), folder, &self.url(), &token)?;
+            write_kubeconfig(&folder.join(file), folder, &self.url(), serde_json::json!({"token": token}))?;
         }
         private_file(&folder.join("tokens.csv"), &tokens)
     }
@@ -339,12 +381,13 @@ impl Parts {
             .arg(format!("--tls-cert-file={}", pki("apiserver.crt")))
             .arg(format!("--tls-private-key-file={}", pki("apiserver.key")))
             .arg(format!("--token-auth-file={}", folder.join("tokens.csv").display()))
+            .arg(format!("--client-ca-file={}", pki("ca.crt")))
             .arg("--authorization-mode=Node,RBAC")
             .arg("--enable-admission-plugins=NodeRestriction")
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg(format!("--service-account-key-file={}", pki("service-account.key")))
             .arg(format!("--service-account-signing-key-file={}", pki("service-account.key")))
-            // So that a test can register an aggregated API server.
+            // For the request log, which is an aggregated API.
             .arg(format!("--proxy-client-cert-file={}", pki("front-proxy.crt")))
             .arg(format!("--proxy-client-key-file={}", pki("front-proxy.key")))
             .arg(format!("--requestheader-client-ca-file={}", pki("front-proxy-ca.crt")))
@@ -382,6 +425,8 @@ impl Parts {
             .arg(format!("--controllers={controllers}"))
             .arg(format!("--service-account-private-key-file={}", folder.join("pki/service-account.key").display()))
             .arg(format!("--root-ca-file={}", folder.join("pki/ca.crt").display()))
+            .arg(format!("--cluster-signing-cert-file={}", folder.join("pki/ca.crt").display()))
+            .arg(format!("--cluster-signing-key-file={}", folder.join("pki/ca.key").display()))
             .arg("--bind-address=127.0.0.1")
             // It serves nothing that anybody asks for.
             .arg("--secure-port=0")
@@ -405,7 +450,7 @@ impl Parts {
     }
 }
 
-fn write_kubeconfig(path: &Path, folder: &Path, url: &str, token: &str) -> Result<()> {
+fn write_kubeconfig(path: &Path, folder: &Path, url: &str, user: serde_json::Value) -> Result<()> {
     use base64::Engine;
     let ca = base64::engine::general_purpose::STANDARD.encode(fs::read(folder.join("pki/ca.crt"))?);
     // JSON is YAML.
@@ -418,7 +463,7 @@ fn write_kubeconfig(path: &Path, folder: &Path, url: &str, token: &str) -> Resul
             "name": "test",
             "cluster": {"server": url, "certificate-authority-data": ca},
         }],
-        "users": [{"name": "test", "user": {"token": token}}],
+        "users": [{"name": "test", "user": user}],
     });
     private_file(path, &serde_json::to_string_pretty(&config)?)
 }

@@ -188,6 +188,7 @@ impl Demo {
         (options.port, options.private_port) = (Some(ports.public), Some(ports.private));
         let bellhop = Bellhop::start(options).await?;
         note_time(&format!("Bellhop is ready: callbacks go to {}", bellhop.url()), started);
+        control_plane.register_request_log("bellhop-system", bellhop.internal_port()).await?;
         Ok(Demo { state: state.to_owned(), ports, example, bellhop, runner, gitea, control_plane })
     }
 
@@ -250,7 +251,7 @@ impl Demo {
         if output.lines().count() > SHOWN {
             note(format!("| ... ({} has all of it)", self.shown(self.runner.log_path())));
         }
-        Ok(())
+        self.kubectl(["-n", TEAM, "get", "requests.log.bellhop.dev"]).await
     }
 
     async fn delete(&self, owner: &User) -> Result<()> {
@@ -271,6 +272,7 @@ impl Demo {
              \x20  export KUBECONFIG={kubeconfig} PATH={bin}:$PATH\n\
              \x20  kubectl -n {TEAM} get subscriptions.bellhop.dev,workflowtriggers.bellhop.dev\n\
              \x20  kubectl -n {TEAM} describe {SUBSCRIPTION}\n\
+             \x20  kubectl -n {TEAM} get requests.log.bellhop.dev\n\
              \x20  tail -f {runner}\n\
              \x20  cd {clone} && git commit --allow-empty -m again && git push\n\
              Gitea is at {gitea} (user {OWNER}, password {password}); its webhooks at\n\

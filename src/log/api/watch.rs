@@ -1,0 +1,253 @@
+//! Requests as they come and change, of all replicas in one stream.
+//!
+//! Each replica is followed by a task of its own, from where the client has seen its log; one whose stream breaks off, or
+//! that comes later, is followed again from there. That old requests fall out of the log is not told: kubectl would print
+//! each of them once more.
+
+use super::accept::Form;
+use super::entry::Entry;
+use super::list::{PATIENCE, is_of, path, read, words};
+use super::page::{Seen, latest};
+use super::question::{MAX_LIMIT, Watch, Where};
+use super::replicas::{Answer, Replica, Replicas};
+use super::selector::Selector;
+use super::status::Refusal;
+use super::table::{Include, table};
+use crate::log::model::Version;
+use bytes::Bytes;
+use futures::Stream;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinSet;
+
+/// Changes that wait for a client that reads slowly; then the replicas wait.
+const QUEUE: usize = 64;
+/// Pause before a replica is followed again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Names that are remembered of what was sent.
+const MAX_SENT: usize = 10_000;
+
+/// A line of a replica's stream.
+#[derive(Deserialize)]
+struct Line {
+    r#type: String,
+    #[serde(default)]
+    object: Value,
+}
+
+/// A request that came or changed, and the number of the replica that has told it.
+type Told = (String, Entry);
+
+/// Lines of the watch protocol of Kubernetes; `slot` is given back at the end.
+///
+/// # Errors
+/// 400: the resource version was not given here.
+pub fn watch(
+    replicas: Replicas,
+    place: Where,
+    wanted: Watch,
+    form: Form,
+    include: Include,
+    slot: OwnedSemaphorePermit,
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static, Refusal> {
+    let seen = wanted.since.as_deref().map(Seen::parse).transpose()?.unwrap_or_default();
+    Ok(async_stream::stream! {
+        let _slot = slot;
+        let (sender, mut told) = mpsc::channel(QUEUE);
+        // Ends with this stream, and its tasks with it.
+        let mut all = JoinSet::new();
+        all.spawn(follow_all(replicas, place.clone(), seen.clone(), sender));
+        let mut sender = Sender { selector: place.selector, seen, sent: HashSet::new(), form, include };
+        let end = tokio::time::sleep(wanted.life);
+        tokio::pin!(end);
+        loop {
+            let told = tokio::select! {
+                told = told.recv() => told,
+                () = &mut end => None,
+            };
+            let Some((replica, entry)) = told else { return };
+            if let Some(line) = sender.line(&replica, entry) {
+                yield Ok(line);
+            }
+        }
+    })
+}
+
+/// Makes lines of requests.
+struct Sender {
+    selector: Selector,
+    seen: Seen,
+    /// Names of the requests that the client has from here.
+    sent: HashSet<String>,
+    form: Form,
+    include: Include,
+}
+
+impl Sender {
+    fn line(&mut self, replica: &str, mut entry: Entry) -> Option<Bytes> {
+        self.seen.see(replica, entry.version());
+        let known = self.sent.contains(entry.name());
+        let kind = match (self.selector.matches(&entry), known) {
+            (true, false) => "ADDED",
+            (true, true) => "MODIFIED",
+            // As of now, it is not among those that are meant.
+            (false, true) => "DELETED",
+            (false, false) => return None,
+        };
+        if kind == "DELETED" {
+            self.sent.remove(entry.name());
+        } else if !known {
+            if self.sent.len() >= MAX_SENT {
+                self.sent.clear();
+            }
+            self.sent.insert(entry.name().to_owned());
+        }
+        // A client that goes on from here goes on for all replicas.
+        entry.0["metadata"]["resourceVersion"] = json!(self.seen.to_string());
+        let object = match self.form {
+            Form::Table => {
+                let now = k8s_openapi::jiff::Timestamp::now().as_millisecond();
+                table(&[entry], self.include, json!({"resourceVersion": self.seen.to_string()}), now)
+            }
+            _ => entry.0,
+        };
+        Some(line(kind, &object))
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    format!("{}\n", json!({"type": kind, "object": object})).into()
+}
+
+/// Follows those that there are, until nobody listens any more.
+async fn follow_all(replicas: Replicas, place: Where, mut seen: Seen, sender: mpsc::Sender<Told>) {
+    let (mut tasks, mut followed, mut changes) = (JoinSet::new(), HashSet::new(), None);
+    loop {
+        for replica in replicas.all() {
+            if followed.insert(replica.number.clone()) {
+                let since = seen.of(&replica.number);
+                tasks.spawn(follow(replica, place.clone(), since, sender.clone()));
+            }
+        }
+        tokio::select! {
+            () = replicas.changed(&mut changes) => {}
+            () = sender.closed() => return,
+            Some(ended) = tasks.join_next() => {
+                // A task that has panicked stays in `followed`; that is logged by the runtime, and nothing is lost but it.
+                if let Ok((number, version)) = ended {
+                    followed.remove(&number);
+                    if let Some(version) = version {
+                        seen.see(&number, version);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Follows one replica until it breaks off; gives its number and how far its log was seen.
+async fn follow(
+    replica: Replica,
+    place: Where,
+    mut since: Option<Version>,
+    sender: mpsc::Sender<Told>,
+) -> (String, Option<Version>) {
+    if let Err(why) = tell(&replica, &place, &mut since, &sender).await {
+        tracing::debug!(replica = replica.number, why, "the log of a replica is not followed any more");
+    }
+    tokio::time::sleep(PAUSE).await;
+    (replica.number, since)
+}
+
+async fn tell(
+    replica: &Replica,
+    place: &Where,
+    since: &mut Option<Version>,
+    sender: &mpsc::Sender<Told>,
+) -> Result<(), String> {
+    if since.is_none() {
+        let read = read(replica, place, MAX_LIMIT, None).await?;
+        for entry in read.entries.into_iter().rev() {
+            send(sender, replica, entry).await?;
+        }
+        *since = Some(read.latest.unwrap_or(Version::NONE));
+    }
+    let seen = since.unwrap_or(Version::NONE);
+    let mut answer = open(replica, place, seen).await?;
+    if answer.status != StatusCode::OK {
+        let status = answer.status;
+        return Err(format!("it answered {status}: {}", words(&answer.whole(PATIENCE).await?)));
+    }
+    while let Some(line) = answer.line().await? {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let line: Line = serde_json::from_slice(&line).map_err(|_| "a line of its stream cannot be read".to_owned())?;
+        match line.r#type.as_str() {
+            "ADDED" | "MODIFIED" => {}
+            // More has happened than the stream could hold: it is told by the next one.
+            "EXPIRED" => return Err("it could not be read as fast as things happened".to_owned()),
+            _ => continue,
+        }
+        let entry = Entry(line.object);
+        let version = entry.version();
+        // What was seen last is told again, because something else may have changed in the same millisecond.
+        if version != seen && is_of(&entry, replica, place.namespace.as_deref()) {
+            send(sender, replica, entry).await?;
+            *since = since.map(|since| latest(since, version));
+        }
+    }
+    Ok(())
+}
+
+/// Only by the Subscription, which never changes: whether a change makes a request one that is not meant any more, or one
+/// that is, can only be told by whoever sees both.
+async fn open(replica: &Replica, place: &Where, since: Version) -> Result<Answer, String> {
+    let since = since.to_string();
+    let subscription = place.selector.value("subscription").map(|name| ("subscription", name));
+    let query = [("watch", "true"), ("since", since.as_str())].into_iter().chain(subscription);
+    let path = path(place.namespace.as_deref(), None, query);
+    replica.ask(Method::GET, &path, Bytes::new(), PATIENCE).await
+}
+
+async fn send(sender: &mpsc::Sender<Told>, replica: &Replica, entry: Entry) -> Result<(), String> {
+    sender.send((replica.number.clone(), entry)).await.map_err(|_| "nobody listens any more".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(age: u64) -> Version {
+        Version::new(1_700_000_000_000, uuid::Uuid::nil(), 1_700_000_000_000 + age)
+    }
+
+    fn entry(age: u64, outcome: &str) -> Entry {
+        Entry(json!({"metadata": {"name": "0-a", "resourceVersion": version(age).to_string()}, "outcome": outcome}))
+    }
+
+    #[test]
+    fn a_change_is_told_as_what_it_is_for_who_selects() {
+        let selector = Selector::parse("outcome=Pending").unwrap();
+        let seen = Seen::parse("1:7").unwrap();
+        let (form, include) = (Form::Objects, Include::Metadata);
+        let mut sender = Sender { selector, seen, sent: HashSet::new(), form, include };
+        let mut tell = |version, outcome: &str| {
+            let line = sender.line("0", entry(version, outcome))?;
+            assert!(line.ends_with(b"\n"));
+            let line: Value = serde_json::from_slice(&line).unwrap();
+            Some((line["type"].clone(), line["object"]["metadata"]["resourceVersion"].clone()))
+        };
+        let told = |kind: &str, age| Some((json!(kind), json!(format!("0:{},1:7", version(age)))));
+        assert_eq!(tell(1, "Received"), None);
+        assert_eq!(tell(2, "Pending"), told("ADDED", 2));
+        assert_eq!(tell(3, "Pending"), told("MODIFIED", 3));
+        assert_eq!(tell(4, "Delivered"), told("DELETED", 4));
+        assert_eq!(tell(5, "Delivered"), None);
+    }
+}
