@@ -287,7 +287,8 @@ fn controller_url(text: &str) -> Result<url::Url, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads a duration such as `90s`, `10m` or `24h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<kube::core::Duration>()
         .map(Duration::from)
         .map_err(|error| format!("{error}; expected something like 90s, 10m or 24h"))

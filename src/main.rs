@@ -1,16 +1,12 @@
 //! The `bellhop` command: parses arguments and runs one command.
 
-use bellhop::cli::{Cli, run};
-use clap::Parser;
+use bellhop::cli::{exit, parse, run};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // One line, whatever the chain of causes: for people and for whoever reads the log of a failed start.
-            eprintln!("bellhop: {}", format!("{error:#}").replace('\n', " "));
-            ExitCode::FAILURE
-        }
+    let Err(error) = run(parse()) else { return ExitCode::SUCCESS };
+    if let Some(line) = exit::line(&error) {
+        eprintln!("bellhop: {line}");
     }
+    ExitCode::from(exit::code(&error))
 }

@@ -5,6 +5,7 @@ mod admission;
 mod api_server;
 mod bad_input;
 mod cap;
+mod cli;
 mod crash;
 mod crash_points;
 mod creation;

@@ -3,7 +3,7 @@
 mod late;
 mod rotation;
 mod strict;
-mod support;
+pub mod support;
 
 use crate::support::{Own, PATIENCE, REPOSITORY, Workspace, callback_url, shared};
 use anyhow::{Context, Result, ensure};

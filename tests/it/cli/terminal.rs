@@ -1,0 +1,93 @@
+//! A terminal for a command, with somebody who reads what is on it and types.
+
+use crate::support::PATIENCE;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// A pseudo-terminal with a command on it. Dropping it kills the command.
+pub struct Terminal {
+    keyboard: File,
+    screen: Arc<Mutex<String>>,
+    /// What was read already.
+    read: usize,
+    child: Child,
+}
+
+impl Terminal {
+    /// Starts the command on a terminal of 120 columns.
+    pub fn start(mut command: Command) -> Result<Terminal> {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        grantpt(&keyboard)?;
+        unlockpt(&keyboard)?;
+        tcsetwinsize(&keyboard, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 })?;
+        let name = ptsname(&keyboard, Vec::new())?.into_string()?;
+        let open = || File::options().read(true).write(true).open(&name);
+        let child = command.env("TERM", "xterm").stdin(open()?).stdout(open()?).stderr(open()?).spawn()?;
+        // The command is the only one that holds the other side from now on: when it ends, reading ends.
+        drop(command);
+        let keyboard = File::from(keyboard);
+        let (mut output, screen) = (keyboard.try_clone()?, Arc::new(Mutex::new(String::new())));
+        let shown = screen.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = output.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                shown.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            }
+        });
+        Ok(Terminal { keyboard, screen, read: 0, child })
+    }
+
+    /// Waits until this text is shown, behind what was waited for before.
+    pub async fn expect(&mut self, text: &str) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let shown = self.shown();
+            if let Some(at) = shown.get(self.read..).and_then(|rest| rest.find(text)) {
+                self.read += at + text.len();
+                return Ok(());
+            }
+            ensure!(started.elapsed() < PATIENCE, "{text:?} was not shown, but:\n{}", &shown[self.read..]);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Types.
+    pub fn type_(&mut self, keys: &str) -> Result<()> {
+        Ok(self.keyboard.write_all(keys.as_bytes())?)
+    }
+
+    /// Everything that was shown, with the sequences that steer a terminal.
+    pub fn shown(&self) -> String {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the command has ended; gives its exit code.
+    pub async fn end(&mut self) -> Result<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                // What it has written last is read.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                return status.code().with_context(|| format!("it ended with {status}"));
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("it does not end:\n{}", self.shown());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
