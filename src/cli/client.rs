@@ -1,13 +1,19 @@
 //! The cluster that a user's command speaks to, and what its refusals mean.
 
 use super::exit::Exit;
+use super::output::clean;
 use crate::api::{Condition, GROUP};
 use anyhow::{Context, anyhow};
+use http::Response;
+use http::header::WARNING;
+use kube::Config;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::client::{Client, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::core::Status;
 use serde::Deserialize;
 use std::path::PathBuf;
+use tower::util::MapResponseLayer;
 
 /// Where the cluster is, as kubectl is told.
 #[derive(Debug, clap::Args)]
@@ -42,7 +48,9 @@ impl Access {
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         let config = self.config().await.context("the kubeconfig")?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Cluster { client: Client::try_from(config).context("the kubeconfig")?, namespace })
+        let client = ClientBuilder::try_from(config).context("the kubeconfig")?;
+        let client = client.with_layer(&MapResponseLayer::new(show_warnings)).build();
+        Ok(Cluster { client, namespace })
     }
 
     async fn config(&self) -> anyhow::Result<Config> {
@@ -91,10 +99,7 @@ impl Cluster {
 /// What the API server's refusal means to the person who typed the command.
 pub fn told(error: kube::Error) -> anyhow::Error {
     match error {
-        // An object that is missing is told with a reason; a kind that is missing is not.
-        kube::Error::Api(status)
-            if status.code == 404 && status.details.as_ref().is_none_or(|of| of.name.is_empty()) =>
-        {
+        kube::Error::Api(status) if status.code == 404 && !names_an_object(&status) => {
             anyhow!("this cluster does not know Bellhop's kinds: is Bellhop installed in it?")
         }
         kube::Error::Api(status) if status.code == 404 => Exit::NotFound(status.message).into(),
@@ -103,7 +108,45 @@ pub fn told(error: kube::Error) -> anyhow::Error {
     }
 }
 
+/// Whether a refusal is about one object. That an object is missing is told with its name; that a kind is missing is not.
+pub fn names_an_object(status: &Status) -> bool {
+    status.details.as_ref().is_some_and(|details| !details.name.is_empty())
+}
+
+/// Shows what the API server, or what answers through it, wants people to read besides: as kubectl does.
+fn show_warnings<B>(response: Response<B>) -> Response<B> {
+    let values = response.headers().get_all(WARNING).iter().filter_map(|value| value.to_str().ok());
+    values.filter_map(warning).for_each(|text| eprintln!("Warning: {}", clean(&text)));
+    response
+}
+
+/// The text of a `Warning` header: a code, an agent, and words in quotes (RFC 7234, section 5.5).
+fn warning(header: &str) -> Option<String> {
+    let quoted = header.strip_prefix("299 ")?.split_once('"')?.1;
+    let (mut text, mut characters) = (String::new(), quoted.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => break,
+            '\\' => text.extend(characters.next()),
+            _ => text.push(character),
+        }
+    }
+    Some(text)
+}
+
 /// The conditions in the status of one of Bellhop's objects; none, where there is no status that can be read.
 pub fn conditions(object: &DynamicObject) -> Vec<Condition> {
     Vec::deserialize(&object.data["status"]["conditions"]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_read_as_they_are_quoted() {
+        let header = r#"299 - "replica 1 has not answered: \"no\"" "Tue, 24 Nov 2026 10:00:00 GMT""#;
+        assert_eq!(warning(header).as_deref(), Some("replica 1 has not answered: \"no\""));
+        assert_eq!(warning("199 - \"other\""), None);
+    }
 }

@@ -7,10 +7,16 @@ mod completion;
 mod create;
 mod events;
 pub mod exit;
+mod explain;
+mod listen;
+mod logs;
 mod output;
+mod replay;
+mod request_log;
 mod run;
 mod status;
 mod support_bundle;
+mod tree;
 mod uninstall_notice;
 
 use crate::api::{all_crds, to_markdown, to_yaml};
@@ -69,6 +75,14 @@ enum Command {
     Create(Create),
     /// Open the link at which a person consents, and wait until a Subscription is Ready
     Authorize(authorize::Options),
+    /// Show the requests of a Subscription, a line each
+    Logs(logs::Options),
+    /// Tell the whole story of one request
+    Explain(explain::Options),
+    /// Have requests delivered again
+    Replay(replay::Options),
+    /// Show the events that a draft would have fired on
+    Listen(listen::Options),
     /// Print the script that makes a shell complete commands and options
     Completion {
         /// The shell
@@ -148,6 +162,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Events(options) => interruptible(async || events::run(&options).await),
         Command::Create(Create::Subscription(options)) => interruptible(async || create::run(&options).await),
         Command::Authorize(options) => interruptible(async || authorize::run(&options).await),
+        Command::Logs(options) => interruptible(async || logs::run(&options).await),
+        Command::Explain(options) => interruptible(async || explain::run(&options).await),
+        Command::Replay(options) => interruptible(async || replay::run(&options).await),
+        Command::Listen(options) => run::block_on(async |shutdown| listen::run(&options, &shutdown).await),
         Command::Completion { shell } => {
             std::io::stdout().write_all(&completion::script(shell, Cli::command()))?;
             Ok(())

@@ -143,6 +143,14 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// At most so many characters, the last one `…` where some are missing.
+pub fn shorten(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// How long ago, as kubectl writes it: `45s`, `12m`, `5h30m`, `3d`.
 pub fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
@@ -219,7 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn text_is_wrapped_between_words() {
+    fn text_is_wrapped_between_words_and_shortened_at_characters() {
+        assert_eq!((shorten("äöü", 3), shorten("äöüß", 3)), ("äöü".to_owned(), "äö…".to_owned()));
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("see https://hooks.example.com/x now", 10), ["see", "https://hooks.example.com/x", "now"]);
         assert_eq!(wrap("", 7), [""]);

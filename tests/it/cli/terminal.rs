@@ -68,6 +68,11 @@ impl Terminal {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The command's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the command has ended; gives its exit code.
     pub async fn end(&mut self) -> Result<i32> {
         let started = Instant::now();

@@ -1,0 +1,222 @@
+//! A stand-in for an API server that serves the request log: what no cluster can be made to do at a given moment, such as a
+//! request that changes while somebody looks. It answers what the commands ask, as
+//! `/apis/log.bellhop.dev/v1alpha1` is documented, and keeps what it was asked.
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::broadcast;
+
+const LOG: &str = "/apis/log.bellhop.dev/v1alpha1/namespaces/team-a/requests";
+const OWN: &str = "/apis/bellhop.dev/v1alpha1/namespaces/team-a/";
+
+/// The stand-in, until it is dropped.
+pub struct StandIn {
+    known: Arc<Known>,
+    folder: tempfile::TempDir,
+    server: tokio::task::JoinHandle<()>,
+}
+
+struct Known {
+    state: Mutex<World>,
+    changes: broadcast::Sender<String>,
+}
+
+/// What there is, and what was asked.
+#[derive(Default)]
+pub struct World {
+    /// The requests, newest first.
+    pub requests: Vec<Value>,
+    /// The WorkflowTrigger `draft`.
+    pub draft: Value,
+    /// Selectors of lists and watches of requests.
+    pub selectors: Vec<String>,
+    /// Names and bodies of replays.
+    pub replays: Vec<(String, Value)>,
+    /// Whether the log is not registered. What is answered then is what a real API server answers.
+    pub unserved: bool,
+    /// Whether somebody follows the requests.
+    pub followed: bool,
+}
+
+impl StandIn {
+    pub async fn start() -> Result<StandIn> {
+        let draft = json!({
+            "apiVersion": "bellhop.dev/v1alpha1", "kind": "WorkflowTrigger",
+            "metadata": {"name": "draft", "namespace": "team-a", "resourceVersion": "1", "annotations": {}},
+            "spec": {"mode": "Draft"},
+        });
+        let known = Arc::new(Known {
+            state: Mutex::new(World { draft, ..World::default() }),
+            changes: broadcast::channel(16).0,
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let router = Router::new().fallback(answer).with_state(known.clone());
+        let server = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
+        let folder = tempfile::tempdir()?;
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "here", "users": [{"name": "me", "user": {}}],
+            "clusters": [{"name": "here", "cluster": {"server": format!("http://{address}")}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "team-a"}}],
+        });
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string())?;
+        Ok(StandIn { known, folder, server })
+    }
+
+    /// The command, for somebody whose kubeconfig names this server.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_bellhop")));
+        command.args(args).env("KUBECONFIG", self.folder.path().join("kubeconfig")).env_remove("NO_COLOR");
+        command
+    }
+
+    /// Looks at what there is, or changes it.
+    pub fn with<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
+        self.known.with(work)
+    }
+
+    /// Puts a request into the log, and tells those who follow it.
+    pub fn tell(&self, request: &Value) {
+        self.with(|world| {
+            world.requests.retain(|one| one["metadata"]["name"] != request["metadata"]["name"]);
+            world.requests.insert(0, request.clone());
+        });
+        let change = json!({"type": "MODIFIED", "object": without_content(request)});
+        // Nobody may be following.
+        let _ = self.known.changes.send(format!("{change}\n"));
+    }
+
+    /// The annotation by which the draft listens.
+    pub fn listens_until(&self) -> Value {
+        self.with(|world| world.draft["metadata"]["annotations"]["bellhop.dev/listen-until"].clone())
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Known {
+    fn with<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// As lists and watches have it.
+fn without_content(request: &Value) -> Value {
+    let mut request = request.clone();
+    if let Some(received) = request["received"].as_object_mut() {
+        received.remove("headers");
+        received.remove("body");
+    }
+    for event in request["events"].as_array_mut().into_iter().flatten() {
+        event.as_object_mut().map(|event| event.remove("variables"));
+    }
+    request
+}
+
+async fn answer(State(known): State<Arc<Known>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let body = to_bytes(body, 1 << 20).await.ok().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+    let path = parts.uri.path();
+    let selector = query.get("fieldSelector").cloned().unwrap_or_default();
+    let watches = query.contains_key("watch");
+    if path.starts_with("/apis/log.") && known.with(|world| world.unserved) {
+        return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
+    }
+    match (parts.method, path) {
+        (Method::GET, LOG) if watches => {
+            let changes = tokio_stream(known.changes.subscribe());
+            known.with(|world| {
+                world.selectors.push(selector);
+                world.followed = true;
+            });
+            Body::from_stream(changes).into_response()
+        }
+        (Method::GET, LOG) => {
+            let items: Vec<_> = known.with(|world| {
+                world.selectors.push(selector);
+                world.requests.iter().map(without_content).collect()
+            });
+            let list = json!({"kind": "RequestList", "metadata": {"resourceVersion": "7"}, "items": items});
+            ([("warning", "299 - \"replica 1 of the ingress has not answered\"")], list.to_string()).into_response()
+        }
+        (Method::GET, path) if path.starts_with(LOG) => {
+            let name = &path[LOG.len() + 1..];
+            let found = known.with(|world| world.requests.iter().find(|one| one["metadata"]["name"] == name).cloned());
+            found.map_or_else(|| missing(name), |request| request.to_string().into_response())
+        }
+        (Method::POST, path) if path.starts_with(LOG) && path.ends_with("/replay") => {
+            let name = path[LOG.len() + 1..].trim_end_matches("/replay").to_owned();
+            let body = body.unwrap_or_default();
+            let trigger = body["spec"]["trigger"].as_str().unwrap_or("review").to_owned();
+            let event = &name[2..];
+            let status = json!({"deliveries": [{"trigger": trigger, "event": event}]});
+            let replay = json!({"kind": "Replay", "spec": body["spec"], "status": status}).to_string();
+            known.with(|world| world.replays.push((name, body)));
+            replay.into_response()
+        }
+        (method, path) => match path.strip_prefix(OWN) {
+            Some("subscriptions/acme-web") => {
+                json!({"apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "acme-web"}})
+                    .to_string()
+                    .into_response()
+            }
+            Some("workflowtriggers/draft") => {
+                let draft = known.with(|world| {
+                    if method == Method::PATCH {
+                        annotate(&mut world.draft, &body.unwrap_or_default());
+                    }
+                    world.draft.clone()
+                });
+                draft.to_string().into_response()
+            }
+            Some("workflowtriggers") if watches => {
+                Body::from_stream(futures::stream::pending::<Result<String>>()).into_response()
+            }
+            Some("workflowtriggers") => {
+                let list = json!({"kind": "WorkflowTriggerList", "apiVersion": "bellhop.dev/v1alpha1",
+                    "metadata": {"resourceVersion": "7"}, "items": [known.with(|world| world.draft.clone())]});
+                list.to_string().into_response()
+            }
+            _ => missing(path.rsplit('/').next().unwrap_or_default()),
+        },
+    }
+}
+
+/// What a merge patch does to the annotations, and what Bellhop says of it.
+fn annotate(draft: &mut Value, patch: &Value) {
+    for (name, value) in patch["metadata"]["annotations"].as_object().into_iter().flatten() {
+        draft["metadata"]["annotations"][name] = value.clone();
+        draft["status"]["listening"] = json!({"requested": value, "until": value});
+    }
+    if let Some(annotations) = draft["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|_, value| !value.is_null());
+    }
+}
+
+fn missing(name: &str) -> Response {
+    let status = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound",
+        "message": format!("\"{name}\" not found"), "details": {"name": name}});
+    (StatusCode::NOT_FOUND, status.to_string()).into_response()
+}
+
+fn tokio_stream(changes: broadcast::Receiver<String>) -> impl futures::Stream<Item = Result<String>> {
+    futures::stream::unfold(changes, async |mut changes| Some((changes.recv().await, changes)))
+        .take_while(|change| std::future::ready(change.is_ok()))
+        .map(|change| Ok(change?))
+}
