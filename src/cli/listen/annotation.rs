@@ -1,5 +1,6 @@
 //! The annotation by which a draft listens.
 
+use crate::api::LISTEN_ANNOTATION;
 use crate::cli::client::{Cluster, told};
 use crate::cli::output::clean;
 use futures::StreamExt;
@@ -11,8 +12,6 @@ use serde_json::{Value, json};
 use std::pin::pin;
 use std::time::Duration;
 
-/// Until when a draft captures events, in RFC 3339.
-const ANNOTATION: &str = "bellhop.dev/listen-until";
 /// How long to wait for Bellhop to see the annotation, before that is mentioned.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Attempts to take the annotation away, when somebody else writes the trigger at the same time.
@@ -35,14 +34,16 @@ impl<'a> Listening<'a> {
     /// The API server refused.
     pub async fn begin(cluster: &'a Cluster, trigger: &str, until: Timestamp) -> anyhow::Result<Listening<'a>> {
         let object = cluster.get("WorkflowTrigger", trigger).await?;
-        let before = object.annotations().get(ANNOTATION).cloned();
+        let before = object.annotations().get(LISTEN_ANNOTATION).cloned();
         let ours = format!("{until:.0}");
         let value = match &before {
             Some(before) if is_later(before, &ours) => before.clone(),
             _ => ours,
         };
         if before.as_ref() != Some(&value) {
-            write(cluster, trigger, &json!({"metadata": {"annotations": {ANNOTATION: value}}})).await.map_err(told)?;
+            write(cluster, trigger, &json!({"metadata": {"annotations": {LISTEN_ANNOTATION: value}}}))
+                .await
+                .map_err(told)?;
         }
         Ok(Listening { cluster, trigger: trigger.to_owned(), value, before })
     }
@@ -90,7 +91,7 @@ impl<'a> Listening<'a> {
         }
         let Some(error) = last else { return Ok(()) };
         let by_hand = format!(
-            "the draft listens until {}; to end that: kubectl annotate workflowtrigger.bellhop.dev {} -n {} {ANNOTATION}-",
+            "the draft listens until {}; to end that: kubectl annotate workflowtrigger.bellhop.dev {} -n {} {LISTEN_ANNOTATION}-",
             self.value, self.trigger, self.cluster.namespace
         );
         Err(told(error).context(by_hand))
@@ -99,7 +100,7 @@ impl<'a> Listening<'a> {
     /// The change that takes our annotation away; nothing, if it is not ours any more. The version makes the API server
     /// refuse it if the trigger has changed since it was read.
     fn taken_away(&self, object: &DynamicObject, now: Timestamp) -> Option<Value> {
-        if object.annotations().get(ANNOTATION) != Some(&self.value) {
+        if object.annotations().get(LISTEN_ANNOTATION) != Some(&self.value) {
             return None;
         }
         // Whoever listened before us goes on listening.
@@ -107,7 +108,9 @@ impl<'a> Listening<'a> {
         if before == Some(&self.value) {
             return None;
         }
-        Some(json!({"metadata": {"resourceVersion": object.resource_version(), "annotations": {ANNOTATION: before}}}))
+        Some(
+            json!({"metadata": {"resourceVersion": object.resource_version(), "annotations": {LISTEN_ANNOTATION: before}}}),
+        )
     }
 }
 
@@ -137,7 +140,7 @@ mod tests {
             value: OURS.to_owned(),
             before: before.map(str::to_owned),
         };
-        let annotations = now_set.map(|value| json!({ANNOTATION: value}));
+        let annotations = now_set.map(|value| json!({LISTEN_ANNOTATION: value}));
         let object = json!({"metadata": {"name": "review", "resourceVersion": "7", "annotations": annotations}});
         let object = serde_json::from_value(object).unwrap();
         listening.taken_away(&object, "2026-01-01T10:01:00Z".parse().unwrap())
@@ -145,10 +148,11 @@ mod tests {
 
     #[tokio::test]
     async fn our_annotation_is_taken_away_and_nobody_elses() {
-        let gone = json!({"metadata": {"resourceVersion": "7", "annotations": {ANNOTATION: null}}});
+        let gone = json!({"metadata": {"resourceVersion": "7", "annotations": {LISTEN_ANNOTATION: null}}});
         assert_eq!(taken_away(None, Some(OURS)), Some(gone.clone()));
         assert_eq!(taken_away(Some("2026-01-01T09:00:00Z"), Some(OURS)), Some(gone), "it was over");
-        let theirs = json!({"metadata": {"resourceVersion": "7", "annotations": {ANNOTATION: "2026-01-01T10:03:00Z"}}});
+        let theirs =
+            json!({"metadata": {"resourceVersion": "7", "annotations": {LISTEN_ANNOTATION: "2026-01-01T10:03:00Z"}}});
         assert_eq!(taken_away(Some("2026-01-01T10:03:00Z"), Some(OURS)), Some(theirs));
         assert_eq!(taken_away(Some(OURS), Some(OURS)), None, "somebody else listens longer");
         assert_eq!(taken_away(None, Some("2026-01-01T11:00:00Z")), None, "somebody has begun after us");
