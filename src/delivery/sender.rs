@@ -114,7 +114,9 @@ impl Sender {
         let (status, error, answer, health, verdict) = match result {
             Ok((answer, most)) => {
                 let verdict = verdict(&answer.outcome, attempts + 1, most, rand::random());
-                (answer.status(), answer.error, answer.text, answer.outcome.health(), verdict)
+                // Nothing was sent, so nothing is known of the runner.
+                let health = if url.is_empty() { Health::Unknown } else { answer.outcome.health() };
+                (answer.status(), answer.error, answer.text, health, verdict)
             }
             Err(reason) => (None, Some(reason.clone()), None, Health::Unknown, Verdict::Dead(reason)),
         };

@@ -50,3 +50,40 @@ async fn a_push_is_listed_explained_and_replayed() -> Result<()> {
     ensure!(failed.code == 0 && failed.stdout.is_empty(), "{}", failed.stdout);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_draft_shows_what_its_runner_would_have_got_and_only_while_it_listens() -> Result<()> {
+    if std::env::var_os("BELLHOP_TEST_KUBECONFIG").is_some_and(|path| !path.is_empty()) {
+        eprintln!("left out: listening, because an existing cluster does not reach this machine");
+        return Ok(());
+    }
+    let workspace = Workspace::shared("cli-draft").await?;
+    workspace.connect("acme-web", "review").await?;
+    let mut draft = workspace.trigger("draft", "acme-web");
+    draft["spec"]["mode"] = json!("Draft");
+    workspace.create_trigger(draft).await?;
+    workspace.trigger_is("draft", "True", "Draft").await?;
+    workspace.push("main", "before.txt").await?;
+    workspace.runner.wait_for(1, PATIENCE).await?;
+
+    let listen = ["listen", "draft", "--count", "1", "--for", "60s", "-o", "json"];
+    let (heard, pushed) = tokio::join!(run(&workspace, &listen), async {
+        workspace.trigger_is("draft", "True", "Listening").await?;
+        workspace.push("main", "during.txt").await
+    });
+    let (heard, commit) = (heard?, pushed?);
+    ensure!(heard.code == 0, "{} {}", heard.stdout, heard.stderr);
+    ensure!(heard.stdout.contains(&commit) && !heard.stdout.contains("before.txt"), "{}", heard.stdout);
+    workspace.runner.wait_for(2, PATIENCE).await?;
+
+    // It has ended: the annotation is gone, and the next event is not captured.
+    workspace.trigger_is("draft", "True", "Draft").await?;
+    workspace.push("main", "after.txt").await?;
+    let sent = workspace.runner.wait_for(3, PATIENCE).await?;
+    ensure!(sent.iter().all(|run| run.header("ce-trigger") == Some("review")), "the draft's runner was called: {sent:?}");
+    let captured = run(&workspace, &["logs", "acme-web", "-o", "json"]).await?;
+    let captured =
+        captured.stdout.matches("\"captured\": true").count() + captured.stdout.matches("\"captured\":true").count();
+    ensure!(captured == 1, "{captured} events were captured");
+    Ok(())
+}
