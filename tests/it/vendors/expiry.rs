@@ -140,6 +140,13 @@ async fn a_webhook_that_is_gone_when_it_is_to_be_prolonged_is_made_anew() -> Res
     stage.ready().await?;
     let webhook = stage.one_webhook().await?;
     ensure!(webhook.id != gone.id, "{webhook:?}");
+    // Its secret came with the answer to create, and is published before the status is written.
+    eventually(PATIENCE, "the new webhook is in the status", async || {
+        let status = stage.subscription().await?.status.unwrap_or_default();
+        ensure!(status.webhooks.iter().any(|told| told.id == webhook.id), "{:?}", status.webhooks);
+        Ok(())
+    })
+    .await?;
     stage.an_event_runs("tableData").await?;
     let events = stage.workspace.control_plane.kubectl(["-n", &stage.workspace.namespace, "get", "events"]).await?;
     ensure!(events.contains("WebhookRepaired"), "{events}");

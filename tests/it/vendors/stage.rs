@@ -1,7 +1,7 @@
 //! What the stories share: a vendor's stand-in, its plugin, and a workspace.
 
 use crate::support::{self, Own, PATIENCE, Workspace, note_secret};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bellhop::api::{Subscription, TriggerPlugin};
 use bellhop_harness::bellhop::Bellhop;
 use bellhop_harness::control_plane::ControlPlane;
@@ -138,16 +138,20 @@ impl<'a, V: Vendor> Stage<'a, V> {
     /// The one webhook of the vendor that is not somebody else's; it has the Subscription's callback URL, and its id is
     /// in the status.
     pub async fn one_webhook(&self) -> Result<Webhook> {
-        let webhooks = self.vendor.desk().webhooks();
-        let [webhook] = webhooks.as_slice() else {
-            anyhow::bail!("one webhook, found {webhooks:?} after {:#?}", self.vendor.desk().calls());
-        };
-        let subscription = self.subscription().await?;
-        ensure!(webhook.url == support::callback_url(&subscription)?, "{webhook:?}");
-        note_secret(&webhook.secret)?;
-        let told = subscription.status.unwrap_or_default().webhooks;
-        ensure!(told.len() == 1, "one webhook is in the status: {told:?}");
-        Ok(webhook.clone())
+        // A renewal or a repair may be under way.
+        eventually(PATIENCE, "one webhook, and one in the status", async || {
+            let webhooks = self.vendor.desk().webhooks();
+            let [webhook] = webhooks.as_slice() else {
+                bail!("found {webhooks:?} after {:#?}", self.vendor.desk().calls());
+            };
+            let subscription = self.subscription().await?;
+            ensure!(webhook.url == support::callback_url(&subscription)?, "{webhook:?}");
+            note_secret(&webhook.secret)?;
+            let told = subscription.status.unwrap_or_default().webhooks;
+            ensure!(told.len() == 1, "one webhook is in the status: {told:?}");
+            Ok(webhook.clone())
+        })
+        .await
     }
 
     /// The vendor tells of an event, by its own name; the workflow runs once for each webhook that it was sent to.
