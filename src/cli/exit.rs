@@ -9,6 +9,7 @@
 //! | 4 | something is not Ready, was refused, or did not happen in time |
 //! | 130 | interrupted by Ctrl-C |
 
+use crate::cli::output::clean;
 use std::fmt;
 use std::io;
 
@@ -57,7 +58,8 @@ pub fn line(error: &anyhow::Error) -> Option<String> {
         return None;
     }
     // One line, whatever the chain of causes: for people and for whoever reads the log of a failed start.
-    let line = format!("{error:#}").replace('\n', " ");
+    // What a cluster says may come from a payload, and a terminal takes some of it for orders.
+    let line = clean(&format!("{error:#}"));
     (!line.is_empty()).then_some(line)
 }
 

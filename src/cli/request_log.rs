@@ -2,6 +2,7 @@
 
 use super::client::{Cluster, names_an_object};
 use super::exit::Exit;
+use super::output::clean;
 use crate::log::model::{GROUP, Replayed, Request, VERSION, split_name};
 use anyhow::{Context, anyhow};
 use async_stream::try_stream;
@@ -120,7 +121,8 @@ impl RequestLog {
                     Err(error) if is_first => Err(error)?,
                     Err(error) => {
                         if pause.is_zero() {
-                            eprintln!("The request log cannot be followed, trying again: {error:#}");
+                            let error = clean(&format!("{error:#}"));
+                            eprintln!("The request log cannot be followed, trying again: {error}");
                         }
                         pause = (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
                         tokio::time::sleep(pause).await;

@@ -134,14 +134,33 @@ impl Matcher {
             }
             Lookup::Waits { reason, .. } => {
                 debug!(request = %id, %subscription, %reason, "a request waits for its plugin");
-                self.parked.lock().unwrap_or_else(PoisonError::into_inner).entry(subscription).or_default().push(id);
-                return;
+                self.parked().entry(subscription).or_default().push(id);
+                // It may have come back in between, and been looked for in vain.
+                if matches!(self.routes.by_uid(subscription), Lookup::Waits { .. }) {
+                    return;
+                }
+                if !self.unparked(subscription, id) {
+                    return; // Somebody else has taken it up.
+                }
+                return Box::pin(self.handle(request)).await;
             }
             Lookup::Gone => {
                 Matched { at: now_millis(), events: Vec::new(), note: Some("the Subscription is gone".to_owned()) }
             }
         };
         self.store(id, subscription, matched).await;
+    }
+
+    fn parked(&self) -> MutexGuard<'_, HashMap<Uuid, Vec<Uuid>>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a parked request out; whether it was there.
+    fn unparked(&self, subscription: Uuid, id: Uuid) -> bool {
+        let mut parked = self.parked();
+        let Some(waiting) = parked.get_mut(&subscription) else { return false };
+        let place = waiting.iter().position(|waits| *waits == id);
+        place.map(|place| waiting.remove(place)).is_some()
     }
 
     async fn store(&self, id: Uuid, subscription: Uuid, matched: Matched) {

@@ -64,6 +64,12 @@ struct Workspace<T> {
     turns: VecDeque<Uuid>,
 }
 
+impl<T> Workspace<T> {
+    fn uses(&self) -> bool {
+        self.active > 0 || !self.turns.is_empty()
+    }
+}
+
 /// What is under way at one runner.
 #[derive(Debug, Default)]
 struct Runner {
@@ -120,11 +126,13 @@ impl<T> Queue<T> {
         if free == 0 {
             return None;
         }
+        // Those whose runners are left alone use nothing.
+        let users = self.workspaces.values().filter(|workspace| workspace.uses()).count();
+        let share = (self.limits.total / (users + 1)).max(1);
         // One of the workspaces that wait may be at its limit while another is not.
         let mut skipped = 0;
         while skipped < self.turns.len() {
             let name = self.turns.pop_front()?;
-            let share = (self.limits.total / (self.workspaces.len() + 1)).max(1);
             let Some(workspace) = self.workspaces.get_mut(&name) else { continue };
             if workspace.active >= self.limits.workspace.min(free).min(share) {
                 self.turns.push_back(name);

@@ -55,12 +55,12 @@ impl Log {
         Self(Arc::new(Inner { routes, spool, passing, replica, readers, watches }))
     }
 
-    /// What is known of a Subscription now: its plugin, and what must not be shown.
-    fn about(&self, subscription: Uuid) -> (Option<Arc<str>>, Mask) {
+    /// What is known of a Subscription now: its plugin, and what must not be shown, as far as that is known.
+    fn about(&self, subscription: Uuid) -> (Option<Arc<str>>, Option<Mask>) {
         match self.0.routes.by_uid(subscription) {
-            Lookup::Served(route) => (Some(route.plugin_name().clone()), Mask::of(Some(&route))),
-            Lookup::Waits { plugin, .. } => (Some(plugin), Mask::default()),
-            Lookup::Gone => (None, Mask::default()),
+            Lookup::Served(route) => (Some(route.plugin_name().clone()), Some(Mask::of(Some(&route)))),
+            Lookup::Waits { plugin, .. } => (Some(plugin), None),
+            Lookup::Gone => (None, None),
         }
     }
 }

@@ -466,7 +466,11 @@ impl Request {
     pub fn without_content(mut self) -> Self {
         self.received.headers.clear();
         self.received.body = None;
-        self.events.iter_mut().for_each(|event| event.variables = None);
+        for event in &mut self.events {
+            event.variables = None;
+            let deliveries = event.triggers.iter_mut().filter_map(|trigger| trigger.delivery.as_mut());
+            deliveries.flat_map(|delivery| &mut delivery.attempts).for_each(|attempt| attempt.answer = None);
+        }
         self
     }
 }

@@ -85,7 +85,7 @@ impl Question {
 /// Reads stored requests, and remembers what is known of their Subscriptions.
 pub struct Reader<'a> {
     log: &'a Log,
-    known: HashMap<Uuid, (Option<Arc<str>>, Mask)>,
+    known: HashMap<Uuid, (Option<Arc<str>>, Option<Mask>)>,
 }
 
 impl<'a> Reader<'a> {
@@ -102,8 +102,12 @@ impl<'a> Reader<'a> {
         let Some(entry) = self.log.0.spool.entry(id)? else { return Ok(None) };
         let subscription = entry.request.subscription;
         let (plugin, mask) = self.known.entry(subscription).or_insert_with(|| self.log.about(subscription));
-        let about = About { replica: &self.log.0.replica, plugin: plugin.as_deref(), mask };
-        Ok(Some(stored(&entry, &about)))
+        let (plugin, replica) = (plugin.as_deref(), &self.log.0.replica);
+        Ok(Some(match mask {
+            Some(mask) => stored(&entry, &About { replica, plugin, mask }),
+            // What would have to be masked in it is not known.
+            None => stored(&entry, &About { replica, plugin, mask: &Mask::default() }).without_content(),
+        }))
     }
 }
 

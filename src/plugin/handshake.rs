@@ -106,7 +106,7 @@ impl Plugin {
     /// Names, in lower case, of the headers that carry a callback secret: in token verifications and in handshakes. They
     /// are never stored.
     pub fn secret_headers(&self) -> Vec<String> {
-        let tokens = self.callback.verification.iter().filter_map(Verifier::secret_header);
+        let tokens = self.callback.verification.iter().flat_map(Verifier::secret_headers);
         let secrets = self.callback.handshakes.iter().filter_map(|handshake| handshake.secret.as_ref());
         tokens.chain(secrets.flat_map(Expression::headers).map(str::to_owned)).collect()
     }

@@ -43,11 +43,15 @@ impl From<&Blocked> for Retry {
         match (blocked.retry_after, blocked.retry) {
             (Some(after), _) => Retry::After(after),
             (None, true) => Retry::Backoff,
-            // What a person has to mend in the external system is not watched; what is watched wakes the pass anyway.
+            // What a person has to mend in the external system is not watched, nor is a slot that is taken back from a
+            // Subscription that went without its finalizer; what is watched wakes the pass anyway.
             (None, false)
                 if matches!(
                     blocked.reason,
-                    reason::CREDENTIALS_REFUSED | reason::CLIENT_NOT_FOUND | reason::SECRET_EXISTS
+                    reason::CREDENTIALS_REFUSED
+                        | reason::CLIENT_NOT_FOUND
+                        | reason::SECRET_EXISTS
+                        | reason::QUOTA_EXCEEDED
                 ) =>
             {
                 Retry::Slow

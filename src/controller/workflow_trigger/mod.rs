@@ -9,7 +9,7 @@ use super::cache::Cache;
 use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, Retry, uid_of};
 use crate::api::{
-    CREDENTIALS_FOR_LABEL, Conditions, Is, Listening, Subscription, TriggerPlugin, WorkflowTrigger,
+    CREDENTIALS_FOR_LABEL, Conditions, Is, Listening, RunnerGone, Subscription, TriggerPlugin, WorkflowTrigger,
     WorkflowTriggerStatus, type_,
 };
 use futures::StreamExt;
@@ -142,7 +142,9 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         })
     });
     let (old, now) = (trigger.status.clone().unwrap_or_default(), Timestamp::now());
-    let listening = Listening::of(trigger, old.listening.as_ref(), now).filter(|listening| listening.until.0 > now);
+    // Kept when it is over, too: forgotten, the same annotation would begin another hour.
+    let asked = Listening::of(trigger, old.listening.as_ref(), now);
+    let listening = asked.clone().filter(|listening| listening.until.0 > now);
     let subscription = subscription.as_deref();
     let verdict = plan::judge(trigger, subscription, &plugin, &context.runners, &found, listening.as_ref());
     let mut conditions = Conditions::new(&old.conditions, trigger.metadata.generation, Time(now));
@@ -155,9 +157,12 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
     let status = WorkflowTriggerStatus {
         observed_generation: trigger.metadata.generation,
         conditions: conditions.finish(),
-        listening,
+        listening: asked,
         ..WorkflowTriggerStatus::default()
     };
+    if old.runner_gone.as_ref().is_some_and(|gone| *gone != RunnerGone::state_of(trigger)) {
+        tally::forget_gone(context, trigger).await?;
+    }
     // The rest of the status is written by others.
     let own = WorkflowTriggerStatus { last_fired: None, counts: None, runner_gone: None, ..old };
     if own != status {

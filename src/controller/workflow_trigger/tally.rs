@@ -83,6 +83,14 @@ pub async fn write_gone(context: &Context, gone: &HashMap<Uuid, RunnerGone>) {
     }
 }
 
+/// Forgets that the runner was gone, once the trigger is in another state: it could come back to the old one.
+///
+/// # Errors
+/// The API server failed.
+pub async fn forget_gone(context: &Context, trigger: &WorkflowTrigger) -> Result<(), Failure> {
+    write(context, PAUSER, trigger, &WorkflowTriggerStatus::default()).await
+}
+
 fn known(context: &Context, which: impl Fn(&Uuid) -> bool) -> Vec<(Uuid, Arc<WorkflowTrigger>)> {
     let uid = |trigger: &WorkflowTrigger| trigger.metadata.uid.as_deref().and_then(|uid| uid.parse::<Uuid>().ok());
     let triggers = context.triggers.store().state_filter(|trigger| uid(trigger).is_some_and(|uid| which(&uid)));

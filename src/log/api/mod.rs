@@ -136,8 +136,9 @@ impl Server {
                 Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
             }
             Question::Replay(one) => {
-                let _turn = self.turn().await;
+                // Before the turn: how long it takes is up to who asks.
                 let replay = replay::read(request.into_body()).await?;
+                let _turn = self.turn().await;
                 let user = &user.name;
                 let answer = replay::replay(&self.replicas, &one, replay, user).await;
                 let replayed = answer.as_ref().map(drop).map_err(Refusal::message);

@@ -6,6 +6,7 @@ use super::selector::Selector;
 use super::status::Refusal;
 use super::table::Include;
 use super::{GROUP, RESOURCE, VERSION};
+use crate::log::model::split_name;
 use http::{Method, StatusCode};
 use std::time::Duration;
 use url::form_urlencoded;
@@ -150,6 +151,11 @@ fn decoded(part: &str) -> Option<String> {
 }
 
 fn one(namespace: &str, name: &str) -> Result<One, Refusal> {
+    // Before anybody is asked about it, and keeps it.
+    if split_name(name).is_none() {
+        let name: String = name.chars().take(100).collect();
+        return Err(Refusal::not_found(&name, "names of requests are like 0-67e55044-10b1-426f-9247-bb680e5fe0c8"));
+    }
     Ok(One { namespace: checked(namespace)?, name: name.to_owned() })
 }
 

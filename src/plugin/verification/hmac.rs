@@ -40,7 +40,12 @@ impl HmacVerifier {
             prefix: settings.prefix.clone(),
             list: settings.list.clone(),
             key: settings.key.clone(),
-            signed: Signed::compile(field, &settings.signed, timestamp.is_some(), compiler),
+            signed: Signed::compile(
+                field,
+                &settings.signed,
+                timestamp.map(|timestamp| timestamp.field.is_none()),
+                compiler,
+            ),
             timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, has_list, compiler)),
         }
     }

@@ -79,11 +79,11 @@ impl Verifier {
         }
     }
 
-    /// Name, in lower case, of the header that carries the callback secret itself.
-    pub(crate) fn secret_header(&self) -> Option<String> {
+    /// Names, in lower case, of the headers that carry the callback secret itself.
+    pub(crate) fn secret_headers(&self) -> Vec<String> {
         match self {
-            Self::Token(token) => token.header(),
-            _ => None,
+            Self::Token(token) => token.headers(),
+            _ => Vec::new(),
         }
     }
 

@@ -35,7 +35,12 @@ impl PublicKeyVerifier {
             algorithm: settings.algorithm,
             encoding: settings.encoding,
             key_encoding: settings.key_encoding,
-            signed: Signed::compile(field, &settings.signed, timestamp.is_some(), compiler),
+            signed: Signed::compile(
+                field,
+                &settings.signed,
+                timestamp.map(|timestamp| timestamp.field.is_none()),
+                compiler,
+            ),
             timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, false, compiler)),
         }
     }

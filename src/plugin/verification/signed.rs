@@ -24,9 +24,21 @@ enum Part {
 }
 
 impl Signed {
-    pub(super) fn compile(field: &str, parts: &[SignedPart], has_timestamp: bool, compiler: &mut Compiler<'_>) -> Self {
+    /// `has_timestamp` says whether there is one, and whether it stands apart from what is signed.
+    pub(super) fn compile(
+        field: &str,
+        parts: &[SignedPart],
+        has_timestamp: Option<bool>,
+        compiler: &mut Compiler<'_>,
+    ) -> Self {
         if parts.is_empty() {
             compiler.mistake(&format!("{field}.signed"), "is empty; a signature over nothing proves nothing");
+        } else if has_timestamp == Some(true) && !parts.iter().any(|part| matches!(part, SignedPart::Timestamp(_))) {
+            let problem = "does not cover the timestamp, which anybody could then change; add `timestamp: {}`";
+            compiler.mistake(&format!("{field}.signed"), problem);
+        } else if parts.iter().all(|part| matches!(part, SignedPart::Literal(_) | SignedPart::Method(_))) {
+            compiler
+                .mistake(&format!("{field}.signed"), "is the same for every request, so that one signature fits all");
         }
         let parts = parts.iter().enumerate().map(|(at, part)| {
             let field = format!("{field}.signed[{at}]");
@@ -35,7 +47,7 @@ impl Signed {
                 SignedPart::Header(name) => Part::Header(compiler.header(&format!("{field}.header"), name)),
                 SignedPart::Query(name) => Part::Query(name.clone()),
                 SignedPart::Timestamp(_) => {
-                    if !has_timestamp {
+                    if has_timestamp.is_none() {
                         compiler
                             .mistake(&format!("{field}.timestamp"), "there is no `timestamp` beside `signed`; set it");
                     }

@@ -24,14 +24,19 @@ impl TokenVerifier {
             compiler
                 .mistake(&format!("{field}.prefix"), "`basic` says what stands before the credentials; leave it out");
         }
+        if settings.basic && settings.field.is_some() {
+            compiler.mistake(&format!("{field}.basic"), "credentials in a body would be shown with it; set `header`");
+        }
         let place = compiler.place(field, settings.header.as_ref(), settings.query.as_ref(), settings.field.as_ref());
         Self { place, prefix: settings.prefix.clone(), basic: settings.basic }
     }
 
-    pub(super) fn header(&self) -> Option<String> {
+    /// Names, in lower case, of the headers that the token stands in.
+    pub(super) fn headers(&self) -> Vec<String> {
         match &self.place {
-            Place::Header(name) => Some(name.to_ascii_lowercase()),
-            Place::Query(_) | Place::Field(_) => None,
+            Place::Header(name) => vec![name.to_ascii_lowercase()],
+            Place::Query(_) => Vec::new(),
+            Place::Field(expression) => expression.headers().map(str::to_owned).collect(),
         }
     }
 
