@@ -7,6 +7,8 @@ use super::status::Refusal;
 pub const FIELDS: [&str; 6] = ["metadata.name", "metadata.namespace", "subscription", "outcome", "event", "trigger"];
 /// Most conditions of a selector.
 const MAX_TERMS: usize = 16;
+/// Longest value of a condition, in bytes: names in Kubernetes have 253 at most.
+const MAX_VALUE: usize = 256;
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,10 @@ fn parse_term(term: &str) -> Result<Term, Refusal> {
     let Some(field) = FIELDS.into_iter().find(|known| *known == field.trim()) else {
         return Err(wrong(format!("requests can be selected by {}", FIELDS.join(", "))));
     };
+    // It is kept with what is asked about it.
+    if value.len() > MAX_VALUE {
+        return Err(Refusal::bad_request(format!("fieldSelector: a value has more than {MAX_VALUE} bytes")));
+    }
     let (mut plain, mut escaped) = (String::new(), false);
     for character in value.chars() {
         match (escaped, character) {

@@ -80,7 +80,10 @@ async fn a_draft_shows_what_its_runner_would_have_got_and_only_while_it_listens(
     workspace.trigger_is("draft", "True", "Draft").await?;
     workspace.push("main", "after.txt").await?;
     let sent = workspace.runner.wait_for(3, PATIENCE).await?;
-    ensure!(sent.iter().all(|run| run.header("ce-trigger") == Some("review")), "the draft's runner was called: {sent:?}");
+    ensure!(
+        sent.iter().all(|run| run.header("ce-trigger") == Some("review")),
+        "the draft's runner was called: {sent:?}"
+    );
     let captured = run(&workspace, &["logs", "acme-web", "-o", "json"]).await?;
     let captured =
         captured.stdout.matches("\"captured\": true").count() + captured.stdout.matches("\"captured\":true").count();
