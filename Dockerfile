@@ -36,7 +36,7 @@ RUN set -eu; \
     packed="-C link-arg=-Wl,-z,pack-relative-relocs"; \
     paths="--remap-path-prefix=/build=bellhop --remap-path-prefix=$CARGO_HOME=cargo"; \
     export RUSTFLAGS="-C target-feature=+crt-static $packed $paths"; \
-    cargo build --release --locked --target "$target" --bin bellhop; \
+    cargo build --release --locked --no-default-features --target "$target" --bin bellhop; \
     mkdir /data; \
     cp "target/$target/release/bellhop" /etc/ssl/certs/ca-certificates.crt /; \
     touch -d "@$SOURCE_DATE_EPOCH" /bellhop /ca-certificates.crt /data

@@ -25,7 +25,7 @@ PACKED = -C link-arg=-Wl,-z,pack-relative-relocs
 .PHONY: static
 static: ## Build the static binaries that the images of the tests hold
 	RUSTFLAGS="-C target-feature=+crt-static $(PACKED)" \
-		$(CARGO) build --release --target $(STATIC_TARGET) --bin bellhop --example runner
+		$(CARGO) build --release --no-default-features --target $(STATIC_TARGET) --bin bellhop --example runner
 
 .PHONY: check
 check: lint ## The quick part: format, clippy, unit tests

@@ -9,7 +9,7 @@
 //! | 4 | something is not Ready, was refused, or did not happen in time |
 //! | 130 | interrupted by Ctrl-C |
 
-use crate::cli::output::clean;
+use super::clean::clean;
 use std::fmt;
 use std::io;
 

@@ -1,21 +1,37 @@
-//! What a user types: the commands of the processes, and those of a person who works with Bellhop, which are a plugin of
-//! kubectl under the name kubectl-bellhop.
+//! What a user types: the commands of the processes, and those of a person who works with Bellhop (the feature `cli`), which
+//! are a plugin of kubectl under the name kubectl-bellhop.
 
+#[cfg(feature = "cli")]
 mod authorize;
+mod clean;
+#[cfg(feature = "cli")]
 mod client;
+#[cfg(feature = "cli")]
 mod completion;
+#[cfg(feature = "cli")]
 mod create;
+#[cfg(feature = "cli")]
 mod events;
 pub mod exit;
+#[cfg(feature = "cli")]
 mod explain;
+#[cfg(feature = "cli")]
 mod listen;
+#[cfg(feature = "cli")]
 mod logs;
+#[cfg(feature = "cli")]
 mod output;
+#[cfg(feature = "cli")]
+mod person;
+#[cfg(feature = "cli")]
 mod replay;
+#[cfg(feature = "cli")]
 mod request_log;
 mod run;
+#[cfg(feature = "cli")]
 mod status;
 mod support_bundle;
+#[cfg(feature = "cli")]
 mod tree;
 mod uninstall_notice;
 
@@ -66,28 +82,9 @@ enum Command {
     Controller(Box<Process<ControllerOptions>>),
     /// Run the ingress alone
     Ingress(Box<Process<IngressOptions>>),
-    /// Show what is not Ready in a namespace, and why
-    Status(status::Options),
-    /// Show the events of a plugin, what a WorkflowTrigger may set, and what a workflow gets
-    Events(events::Options),
-    /// Create an object
-    #[command(subcommand, arg_required_else_help = true)]
-    Create(Create),
-    /// Open the link at which a person consents, and wait until a Subscription is Ready
-    Authorize(authorize::Options),
-    /// Show the requests of a Subscription, a line each
-    Logs(logs::Options),
-    /// Tell the whole story of one request
-    Explain(explain::Options),
-    /// Have requests delivered again
-    Replay(replay::Options),
-    /// Show the events that a draft would have fired on
-    Listen(listen::Options),
-    /// Print the script that makes a shell complete commands and options
-    Completion {
-        /// The shell
-        shell: completion::For,
-    },
+    #[cfg(feature = "cli")]
+    #[command(flatten)]
+    Person(person::Command),
     /// Say what stays when Bellhop is uninstalled, and how to remove it; the chart runs this before it goes
     UninstallNotice {
         #[command(flatten)]
@@ -109,17 +106,12 @@ enum Command {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum Create {
-    /// Make the manifest of a Subscription, from flags or from answers on a terminal, and apply it if wished
-    Subscription(Box<create::Options>),
-}
-
 /// Reads the command line of this process, and ends the process where it is wrong or help was asked for.
 pub fn parse() -> Cli {
     let mut words = std::env::args_os();
     let path = PathBuf::from(words.next().unwrap_or_default());
     let program = path.file_stem().unwrap_or_default().to_string_lossy();
+    #[cfg(feature = "cli")]
     if program == COMPLETION {
         let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         print!("{}", completion::offers(command(PLUGIN), &words));
@@ -132,6 +124,7 @@ pub fn parse() -> Cli {
 /// The name by which kubectl finds the program.
 const PLUGIN: &str = "kubectl-bellhop";
 /// The name by which kubectl asks what may follow.
+#[cfg(feature = "cli")]
 const COMPLETION: &str = "kubectl_complete-bellhop";
 
 /// All commands. A plugin of kubectl is for people: the commands of the processes are there, but not in its list.
@@ -158,18 +151,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ingress(process) => run::ingress(process.begin()?),
         Command::UninstallNotice { common } => run::block_on(async |_| uninstall_notice::run(&common).await),
         Command::SupportBundle { options } => run::block_on(async |_| support_bundle::run(&options).await),
-        Command::Status(options) => interruptible(async || status::run(&options).await),
-        Command::Events(options) => interruptible(async || events::run(&options).await),
-        Command::Create(Create::Subscription(options)) => interruptible(async || create::run(&options).await),
-        Command::Authorize(options) => interruptible(async || authorize::run(&options).await),
-        Command::Logs(options) => interruptible(async || logs::run(&options).await),
-        Command::Explain(options) => interruptible(async || explain::run(&options).await),
-        Command::Replay(options) => interruptible(async || replay::run(&options).await),
-        Command::Listen(options) => run::block_on(async |shutdown| listen::run(&options, &shutdown).await),
-        Command::Completion { shell } => {
-            std::io::stdout().write_all(&completion::script(shell, Cli::command()))?;
-            Ok(())
-        }
+        #[cfg(feature = "cli")]
+        Command::Person(command) => person::run(command),
         Command::Crds { reference: Some(file), .. } => {
             std::fs::write(&file, to_markdown(&all_crds())).with_context(|| file.display().to_string())
         }
@@ -188,16 +171,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-/// What ends with the next Ctrl-C, wherever it is.
-fn interruptible(work: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    run::block_on(async |shutdown| {
-        tokio::select! {
-            result = work() => result,
-            () = shutdown.cancelled() => Err(exit::Exit::Interrupted.into()),
-        }
-    })
 }
 
 #[cfg(test)]
