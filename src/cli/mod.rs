@@ -86,10 +86,7 @@ enum Command {
     #[command(flatten)]
     Person(person::Command),
     /// Say what stays when Bellhop is uninstalled, and how to remove it; the chart runs this before it goes
-    UninstallNotice {
-        #[command(flatten)]
-        common: Common,
-    },
+    UninstallNotice(Box<Process<Common>>),
     /// Write an archive with what somebody needs to see who is to help: resources, logs, metrics, and no secrets
     SupportBundle {
         #[command(flatten)]
@@ -149,7 +146,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(process) => run::run(process.begin()?),
         Command::Controller(process) => run::controller(process.begin()?),
         Command::Ingress(process) => run::ingress(process.begin()?),
-        Command::UninstallNotice { common } => run::block_on(async |_| uninstall_notice::run(&common).await),
+        Command::UninstallNotice(process) => {
+            let common = process.begin()?;
+            run::block_on(async |_| uninstall_notice::run(&common).await)
+        }
         Command::SupportBundle { options } => run::block_on(async |_| support_bundle::run(&options).await),
         #[cfg(feature = "cli")]
         Command::Person(command) => person::run(command),

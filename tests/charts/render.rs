@@ -592,8 +592,11 @@ fn the_image_is_named_by_tag_or_by_digest() {
 #[test]
 fn releases_of_other_names_do_not_meet() {
     let names = |release: &str| -> BTreeSet<String> {
-        let objects =
-            template("bellhop", release, &[PUBLIC_URL, "--set=crds.install=false,createIngressNamespace=false"]);
+        let objects = template(
+            "bellhop",
+            release,
+            &[PUBLIC_URL, "--set=crds.install=false,createIngressNamespace=false,requestLog.enabled=true"],
+        );
         objects.iter().map(title).collect()
     };
     let (one, other) = (names("one"), names("other"));

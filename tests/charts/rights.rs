@@ -198,9 +198,9 @@ async fn install(release: &str, args: &[&str]) -> Result<Installation> {
     let args: Vec<String> = args.iter().map(|arg| arg.replace("watchNamespaces=TEAM", &narrow)).collect();
     let (path, namespace) = (chart("bellhop"), format!("--set=ingressNamespace={published},crds.install=false"));
     let mut all = vec!["install", release, &path, "--namespace", &system, "--no-hooks", PUBLIC_URL, &namespace];
-    if release != WITH_LOG {
+    if release == WITH_LOG {
         // There is one APIService of the name in a cluster.
-        all.push("--set=requestLog.enabled=false");
+        all.push("--set=requestLog.enabled=true");
     }
     all.extend(args.iter().map(String::as_str));
     helm_on(cluster, &all).await?;

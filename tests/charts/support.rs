@@ -75,9 +75,9 @@ pub fn template(chart_name: &str, release: &str, args: &[&str]) -> Vec<Value> {
     objects
 }
 
-/// The chart `bellhop` with the least that it needs, and these values besides.
+/// The chart `bellhop` with the least that it needs, the request log, which has to be asked for, and these values besides.
 pub fn bellhop(args: &[&str]) -> Vec<Value> {
-    template("bellhop", "bellhop", &[&[PUBLIC_URL], args].concat())
+    template("bellhop", "bellhop", &[&[PUBLIC_URL, "--set=requestLog.enabled=true"], args].concat())
 }
 
 pub fn kind(object: &Value) -> &str {

@@ -116,6 +116,26 @@ async fn belongings(cluster: &ControlPlane) -> Result<Vec<Value>> {
     Ok(found)
 }
 
+/// Nothing is gone or another; a new field may have come, with its default.
+fn is_as_it_was(now: &[Value], had: &[Value]) -> Result<()> {
+    fn holds(now: &Value, had: &Value) -> bool {
+        match (now, had) {
+            (Value::Object(now), Value::Object(had)) => {
+                had.iter().all(|(key, had)| now.get(key).is_some_and(|now| holds(now, had)))
+            }
+            (Value::Array(now), Value::Array(had)) => {
+                now.len() == had.len() && now.iter().zip(had).all(|(now, had)| holds(now, had))
+            }
+            _ => now == had,
+        }
+    }
+    ensure!(
+        now.len() == had.len() && now.iter().zip(had).all(|(now, had)| holds(now, had)),
+        "what is there has changed: {had:?} is {now:?}"
+    );
+    Ok(())
+}
+
 /// Returns whether the definitions differ.
 async fn there_and_back(earlier: &Earlier) -> Result<bool> {
     let _guard = CLUSTER_SCOPED.lock().await;
@@ -142,7 +162,7 @@ async fn there_and_back(earlier: &Earlier) -> Result<bool> {
     let differ = definitions(cluster).await? != before;
     let set = get(cluster, &["-n", NAMESPACE, "statefulset", "bellhop-ingress"]).await?;
     ensure!(set["spec"]["replicas"] == 3, "what was set is still set");
-    ensure!(belongings(cluster).await? == had, "the upgrade has changed what is there");
+    is_as_it_was(&belongings(cluster).await?, &had).context("after the upgrade")?;
     // What was written before is still right by the new definitions: as a whole, and when a controller writes to it.
     let objects = of_a_team().to_string();
     kubectl_with(cluster, "of-a-team", &objects, &["apply", "--server-side", "--dry-run=server"]).await?;
@@ -157,7 +177,7 @@ async fn there_and_back(earlier: &Earlier) -> Result<bool> {
     ensure!(belongings(cluster).await? == had, "the rollback has changed what is there");
 
     upgrade("bellhop", &chart("bellhop")).await.context("once more")?;
-    ensure!(belongings(cluster).await? == had, "the second upgrade has changed what is there");
+    is_as_it_was(&belongings(cluster).await?, &had).context("after the second upgrade")?;
     helm_on(cluster, &["uninstall", "bellhop-plugins", "bellhop", "-n", NAMESPACE, "--no-hooks"]).await?;
     let of_bellhop = ["clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=bellhop"];
     ensure_gone(cluster, &of_bellhop).await?;

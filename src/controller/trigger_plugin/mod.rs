@@ -60,14 +60,15 @@ async fn reconcile(plugin: Arc<TriggerPlugin>, context: Arc<Context>) -> Result<
 
 async fn keep(context: &Context, plugin: &TriggerPlugin) -> Result<Action, Failure> {
     let users = users(context, &plugin.name_any());
+    // Before the status, whose write would make the version that was read an old one.
+    if users.is_empty() && is_held(plugin) {
+        set_held(context, plugin, false).await?;
+    }
     let mut status = status(plugin, &users, context.plugins.compile(plugin).err().as_deref(), Time(Timestamp::now()));
     status.oauth_redirect_url = redirect_url(plugin, &context.options.public_url);
     if plugin.status.as_ref() != Some(&status) {
         let api = Api::<TriggerPlugin>::all(context.client.clone());
         context.apply_status(FIELD_MANAGER, &api, plugin, &status).await?;
-    }
-    if users.is_empty() && is_held(plugin) {
-        set_held(context, plugin, false).await?;
     }
     Ok(context.requeue(uid_of(plugin)?, None))
 }
