@@ -3,7 +3,7 @@
 use super::place::{Compiler, Place, Seen};
 use super::signed::Signed;
 use super::timestamp::Timestamp;
-use super::{BASE64_KEY, decode};
+use super::{BASE64_KEY, any_secret, decode};
 use crate::api::{HmacAlgorithm, HmacKey, HmacVerification, KeyEncoding, SignatureEncoding, SignatureList};
 use crate::plugin::error::Refusal;
 use crate::plugin::secret::Secret;
@@ -40,12 +40,7 @@ impl HmacVerifier {
             prefix: settings.prefix.clone(),
             list: settings.list.clone(),
             key: settings.key.clone(),
-            signed: Signed::compile(
-                field,
-                &settings.signed,
-                timestamp.map(|timestamp| timestamp.field.is_none()),
-                compiler,
-            ),
+            signed: Signed::compile(field, &settings.signed, timestamp, compiler),
             timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, has_list, compiler)),
         }
     }
@@ -62,20 +57,12 @@ impl HmacVerifier {
         let timestamp = self.timestamp.as_ref().map(|timestamp| timestamp.check(seen, |key| entries.element(key)));
         let timestamp = timestamp.transpose()?;
         let parts = self.signed.parts(seen, timestamp.as_deref())?;
-        let mut usable = false;
-        for secret in secrets {
-            let Some(key) = key(&self.key, secret) else { continue };
-            usable = true;
-            let computed = match self.algorithm {
-                HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(&key, &parts, &readable),
-                HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(&key, &parts, &readable),
-                HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(&key, &parts, &readable),
-            };
-            if computed {
-                return Ok(());
-            }
-        }
-        Err(if usable { Refusal::Mismatch(self.place.name()) } else { Refusal::UnusableSecret })
+        let proves = |key: &Cow<'_, [u8]>| match self.algorithm {
+            HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(key, &parts, &readable),
+            HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(key, &parts, &readable),
+            HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(key, &parts, &readable),
+        };
+        any_secret(secrets, || self.place.name(), |secret| key(&self.key, secret), proves)
     }
 
     fn signature(&self, entry: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -137,6 +137,27 @@ pub(crate) fn verify(
     Err(refusal)
 }
 
+/// Whether any of the secrets proves what stands at `place`: `read` makes a key of a secret, if it is one, and `proves` asks
+/// the key.
+///
+/// # Errors
+/// None of the secrets is a key, or no key proves it.
+fn any_secret<'s, K>(
+    secrets: &[&'s Secret],
+    place: impl FnOnce() -> String,
+    read: impl Fn(&'s Secret) -> Option<K>,
+    proves: impl Fn(&K) -> bool,
+) -> Result<(), Refusal> {
+    let mut usable = false;
+    for key in secrets.iter().filter_map(|secret| read(secret)) {
+        usable = true;
+        if proves(&key) {
+            return Ok(());
+        }
+    }
+    Err(if usable { Refusal::Mismatch(place()) } else { Refusal::UnusableSecret })
+}
+
 /// Decodes a signature or a public key; otherwise what it is not.
 fn decode(encoding: SignatureEncoding, text: &[u8]) -> Result<Vec<u8>, &'static str> {
     match encoding {

@@ -1,9 +1,9 @@
 //! Signatures that are made with a private key of the external system.
 
-use super::decode;
 use super::place::{Compiler, Place, Seen};
 use super::signed::Signed;
 use super::timestamp::Timestamp;
+use super::{any_secret, decode};
 use crate::api::{PublicKeyAlgorithm, PublicKeyVerification, SignatureEncoding};
 use crate::plugin::error::Refusal;
 use crate::plugin::secret::Secret;
@@ -35,12 +35,7 @@ impl PublicKeyVerifier {
             algorithm: settings.algorithm,
             encoding: settings.encoding,
             key_encoding: settings.key_encoding,
-            signed: Signed::compile(
-                field,
-                &settings.signed,
-                timestamp.map(|timestamp| timestamp.field.is_none()),
-                compiler,
-            ),
+            signed: Signed::compile(field, &settings.signed, timestamp, compiler),
             timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, false, compiler)),
         }
     }
@@ -50,19 +45,12 @@ impl PublicKeyVerifier {
         let signature = decode(self.encoding, &value).map_err(|problem| self.place.malformed(problem))?;
         let timestamp = self.timestamp.as_ref().map(|timestamp| timestamp.check(seen, |_| None)).transpose()?;
         let message = self.signed.parts(seen, timestamp.as_deref())?.concat();
-        let mut usable = false;
-        for secret in secrets {
-            let Ok(key) = decode(self.key_encoding, secret.expose().trim_ascii()) else { continue };
-            usable = true;
-            let proven = match self.algorithm {
-                PublicKeyAlgorithm::Ed25519 => ed25519(&key, &message, &signature),
-                PublicKeyAlgorithm::EcdsaP256Sha256 => p256(&key, &message, &signature),
-            };
-            if proven {
-                return Ok(());
-            }
-        }
-        Err(if usable { Refusal::Mismatch(self.place.name()) } else { Refusal::UnusableSecret })
+        let read = |secret: &Secret| decode(self.key_encoding, secret.expose().trim_ascii()).ok();
+        let proves = |key: &Vec<u8>| match self.algorithm {
+            PublicKeyAlgorithm::Ed25519 => ed25519(key, &message, &signature),
+            PublicKeyAlgorithm::EcdsaP256Sha256 => p256(key, &message, &signature),
+        };
+        any_secret(secrets, || self.place.name(), read, proves)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a signature covers.
 
 use super::place::{Compiler, Seen};
-use crate::api::SignedPart;
+use crate::api::{SignatureTimestamp, SignedPart};
 use crate::plugin::cel::Expression;
 use crate::plugin::error::Refusal;
 use std::borrow::Cow;
@@ -24,16 +24,18 @@ enum Part {
 }
 
 impl Signed {
-    /// `has_timestamp` says whether there is one, and whether it stands apart from what is signed.
+    /// `timestamp` is what is set beside it.
     pub(super) fn compile(
         field: &str,
         parts: &[SignedPart],
-        has_timestamp: Option<bool>,
+        timestamp: Option<&SignatureTimestamp>,
         compiler: &mut Compiler<'_>,
     ) -> Self {
         if parts.is_empty() {
             compiler.mistake(&format!("{field}.signed"), "is empty; a signature over nothing proves nothing");
-        } else if has_timestamp == Some(true) && !parts.iter().any(|part| matches!(part, SignedPart::Timestamp(_))) {
+        } else if timestamp.is_some_and(|timestamp| timestamp.field.is_none())
+            && !parts.iter().any(|part| matches!(part, SignedPart::Timestamp(_)))
+        {
             let problem = "does not cover the timestamp, which anybody could then change; add `timestamp: {}`";
             compiler.mistake(&format!("{field}.signed"), problem);
         } else if parts.iter().all(|part| matches!(part, SignedPart::Literal(_) | SignedPart::Method(_))) {
@@ -47,7 +49,7 @@ impl Signed {
                 SignedPart::Header(name) => Part::Header(compiler.header(&format!("{field}.header"), name)),
                 SignedPart::Query(name) => Part::Query(name.clone()),
                 SignedPart::Timestamp(_) => {
-                    if has_timestamp.is_none() {
+                    if timestamp.is_none() {
                         compiler
                             .mistake(&format!("{field}.timestamp"), "there is no `timestamp` beside `signed`; set it");
                     }

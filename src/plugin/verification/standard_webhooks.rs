@@ -3,7 +3,7 @@
 use super::hmac::matches;
 use super::place::{Compiler, Seen};
 use super::timestamp::Timestamp;
-use super::{BASE64_KEY, public_key};
+use super::{BASE64_KEY, any_secret, public_key};
 use crate::api::StandardWebhooksVerification;
 use crate::plugin::error::Refusal;
 use crate::plugin::secret::Secret;
@@ -53,24 +53,20 @@ impl StandardWebhooks {
         }
         let timestamp = self.timestamp.check(seen, |_| None)?;
         let parts: [Cow<'_, [u8]>; 5] = [id, b".", timestamp.as_bytes(), b".", seen.request.body()].map(Cow::Borrowed);
-        let mut usable = false;
-        for secret in secrets {
+        let read = |secret: &Secret| {
             let text = secret.expose();
             let public = text.strip_prefix(b"whpk_");
             let key = public.or_else(|| text.strip_prefix(b"whsec_")).unwrap_or(text);
-            let Some(key) = BASE64_KEY.decode(key).ok().filter(|key| !key.is_empty()) else { continue };
-            usable = true;
-            let proven = match public {
-                None => matches::<Hmac<Sha256>>(&key, &parts, &hmacs.iter().collect::<Vec<_>>()),
-                Some(_) => {
-                    let message = parts.concat();
-                    asymmetric.iter().any(|signature| public_key::ed25519(&key, &message, signature))
-                }
-            };
-            if proven {
-                return Ok(());
+            let key = BASE64_KEY.decode(key).ok().filter(|key| !key.is_empty())?;
+            Some((public.is_some(), key))
+        };
+        let proves = |(is_public, key): &(bool, Vec<u8>)| match is_public {
+            false => matches::<Hmac<Sha256>>(key, &parts, &hmacs.iter().collect::<Vec<_>>()),
+            true => {
+                let message = parts.concat();
+                asymmetric.iter().any(|signature| public_key::ed25519(key, &message, signature))
             }
-        }
-        Err(if usable { Refusal::Mismatch(place) } else { Refusal::UnusableSecret })
+        };
+        any_secret(secrets, || place.clone(), read, proves)
     }
 }
