@@ -196,7 +196,7 @@ impl Matcher {
         let mut changes = self.routes.changes();
         loop {
             let ready: Vec<Uuid> = {
-                let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut parked = self.parked();
                 let waits = |uid: &Uuid| matches!(self.routes.by_uid(*uid), Lookup::Waits { .. });
                 let subscriptions: Vec<Uuid> = parked.keys().filter(|uid| !waits(uid)).copied().collect();
                 subscriptions.iter().filter_map(|uid| parked.remove(uid)).flatten().collect()

@@ -3,13 +3,13 @@
 use super::accept::Form;
 use super::entry::Entry;
 use super::page::{Merged, Part, Read, latest, merge};
-use super::question::{One, Page, Where};
+use super::question::{One, Page, Where, parse_name};
 use super::replicas::{Replica, Replicas};
 use super::status::Refusal;
 use super::table::{Include, table};
 use super::{GROUP, KIND, VERSION};
 use crate::log::ALL;
-use crate::log::model::{Version, split_name};
+use crate::log::model::Version;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Method, StatusCode};
@@ -129,21 +129,9 @@ pub fn path<'a>(
 /// # Errors
 /// 404: there is none. 503: its replica does not answer.
 pub async fn get(replicas: &Replicas, one: &One) -> Result<Entry, Refusal> {
-    let (replica, id) = find(replicas, &one.name)?;
-    let path = path(Some(&one.namespace), Some(id), []);
-    let answer = async {
-        let answer = replica.ask(Method::GET, &path, Bytes::new(), PATIENCE).await?;
-        let status = answer.status;
-        Ok((status, answer.whole(PATIENCE).await?))
-    };
-    let (status, body) = answer.await.map_err(|why: String| silent(&one.name, &replica.number, &why))?;
-    match status {
-        StatusCode::OK => {}
-        StatusCode::NOT_FOUND => return Err(Refusal::not_found(&one.name, "it is not in the log, or not any more")),
-        status => {
-            let why = format!("it answered {status}: {}", words(&body));
-            return Err(silent(&one.name, &replica.number, &why));
-        }
+    let (replica, status, body) = ask(replicas, one, (Method::GET, ""), Bytes::new(), PATIENCE).await?;
+    if status != StatusCode::OK {
+        return Err(unexpected(&one.name, &replica, status, &body));
     }
     let entry = serde_json::from_slice::<Entry>(&body).ok().filter(|entry| entry.name() == one.name);
     let entry = entry.ok_or_else(|| silent(&one.name, &replica.number, "its answer is not this request"))?;
@@ -153,14 +141,43 @@ pub async fn get(replicas: &Replicas, one: &One) -> Result<Entry, Refusal> {
     }
 }
 
+/// Asks the replica that keeps a request about it, at `below` the request's path; `patience` is how long it may take until its
+/// answer begins, and then to its end. Gives the replica, and the status and body of its answer.
+///
+/// # Errors
+/// 404: there is no such request. 503: its replica does not answer.
+pub async fn ask(
+    replicas: &Replicas,
+    one: &One,
+    (method, below): (Method, &str),
+    body: Bytes,
+    patience: Duration,
+) -> Result<(Replica, StatusCode, Bytes), Refusal> {
+    let (replica, id) = find(replicas, &one.name)?;
+    let path = path(Some(&one.namespace), Some(id), []) + below;
+    let answer = async {
+        let answer = replica.ask(method, &path, body, patience).await?;
+        let status = answer.status;
+        Ok((status, answer.whole(patience).await?))
+    };
+    let (status, body) = answer.await.map_err(|why: String| silent(&one.name, &replica.number, &why))?;
+    match status {
+        StatusCode::NOT_FOUND => Err(Refusal::not_found(&one.name, "it is not in the log, or not any more")),
+        status => Ok((replica, status, body)),
+    }
+}
+
+/// What is said when a replica gives an answer that nobody expects.
+pub fn unexpected(name: &str, replica: &Replica, status: StatusCode, body: &[u8]) -> Refusal {
+    silent(name, &replica.number, &format!("it answered {status}: {}", words(body)))
+}
+
 /// The replica that keeps the request of this name, and its id there.
 ///
 /// # Errors
 /// 404: this cannot be the name of a request. 503: there is no such replica now.
-pub fn find(replicas: &Replicas, name: &str) -> Result<(Replica, Uuid), Refusal> {
-    let Some((number, id)) = split_name(name) else {
-        return Err(Refusal::not_found(name, "names of requests are like 0-67e55044-10b1-426f-9247-bb680e5fe0c8"));
-    };
+fn find(replicas: &Replicas, name: &str) -> Result<(Replica, Uuid), Refusal> {
+    let (number, id) = parse_name(name)?;
     let replica = replicas.all().into_iter().find(|replica| replica.number == number);
     let replica = replica.ok_or_else(|| silent(name, number, "it is not there"))?;
     Ok((replica, id))

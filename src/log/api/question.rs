@@ -10,6 +10,7 @@ use crate::log::model::split_name;
 use http::{Method, StatusCode};
 use std::time::Duration;
 use url::form_urlencoded;
+use uuid::Uuid;
 
 /// Most requests in one list, and how many, if nobody says.
 pub const MAX_LIMIT: usize = 500;
@@ -150,12 +151,20 @@ fn decoded(part: &str) -> Option<String> {
     Some(percent_encoding::percent_decode_str(part).decode_utf8().ok()?.into_owned())
 }
 
+/// The replica and the id in the name of a request.
+///
+/// # Errors
+/// 404: it cannot be one.
+pub fn parse_name(name: &str) -> Result<(&str, Uuid), Refusal> {
+    split_name(name).ok_or_else(|| {
+        let name: String = name.chars().take(100).collect();
+        Refusal::not_found(&name, "names of requests are like 0-67e55044-10b1-426f-9247-bb680e5fe0c8")
+    })
+}
+
 fn one(namespace: &str, name: &str) -> Result<One, Refusal> {
     // Before anybody is asked about it, and keeps it.
-    if split_name(name).is_none() {
-        let name: String = name.chars().take(100).collect();
-        return Err(Refusal::not_found(&name, "names of requests are like 0-67e55044-10b1-426f-9247-bb680e5fe0c8"));
-    }
+    parse_name(name)?;
     Ok(One { namespace: checked(namespace)?, name: name.to_owned() })
 }
 

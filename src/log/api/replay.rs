@@ -1,6 +1,6 @@
 //! Delivers a request again, to the triggers that fired or to one of them.
 
-use super::list::{find, path, silent, words};
+use super::list::{ask, silent, unexpected, words};
 use super::question::One;
 use super::replicas::Replicas;
 use super::status::Refusal;
@@ -67,27 +67,16 @@ fn parse(body: &[u8]) -> Result<Spec, Refusal> {
 /// # Errors
 /// 404: there is no such request. 409: it cannot be delivered again; the message says why. 503: the replica does not answer.
 pub async fn replay(replicas: &Replicas, one: &One, spec: Spec, user: &str) -> Result<Value, Refusal> {
-    let (replica, id) = find(replicas, &one.name)?;
-    let path = format!("{}/replay", path(Some(&one.namespace), Some(id), []));
     let dead_letters = spec.dead_letters.unwrap_or(false);
     let wish = ReplayWish { trigger: spec.trigger.clone(), dead_letters, by: Some(user.to_owned()) };
     let body = Bytes::from(serde_json::to_vec(&wish).expect("texts are JSON"));
-    let answer = async {
-        let answer = replica.ask(Method::POST, &path, body, PATIENCE).await?;
-        let status = answer.status;
-        Ok((status, answer.whole(PATIENCE).await?))
-    };
-    let (status, body) = answer.await.map_err(|why: String| silent(&one.name, &replica.number, &why))?;
+    let (replica, status, body) = ask(replicas, one, (Method::POST, "/replay"), body, PATIENCE).await?;
     match status {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND => return Err(Refusal::not_found(&one.name, "it is not in the log, or not any more")),
         StatusCode::CONFLICT | StatusCode::BAD_REQUEST => {
             return Err(Refusal::new(status, words(&body)).about(&one.name));
         }
-        status => {
-            let why = format!("it answered {status}: {}", words(&body));
-            return Err(silent(&one.name, &replica.number, &why));
-        }
+        status => return Err(unexpected(&one.name, &replica, status, &body)),
     }
     let status: Replayed = serde_json::from_slice(&body).map_err(|_| {
         silent(&one.name, &replica.number, "it has begun something, but its answer does not say what; look at the log")
