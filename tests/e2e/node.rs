@@ -38,8 +38,10 @@ async fn pods_run_resolve_names_and_keep_their_volumes() -> Result<()> {
 
     // From a pod to a Service by its name, to itself through its own Service, and to this machine.
     let name = format!("keeper.{namespace}.svc.cluster.local");
-    ensure!(!http::get_ok(&format!("{visitor}/resolve?name={name}")).await?.is_empty());
-    // The proxy may be a moment behind the pods.
+    // The name server and the proxy may be a moment behind the pods.
+    let resolved = format!("{visitor}/resolve?name={name}");
+    let addresses = eventually(PATIENCE, "a pod resolves a name", async || http::get_ok(&resolved).await).await?;
+    ensure!(!addresses.is_empty());
     let keeper_seen = format!("{visitor}/fetch?url=http://keeper/healthz");
     eventually(PATIENCE, "a pod reaches the other's Service", async || http::get_ok(&keeper_seen).await).await?;
     for _ in 0..10 {
