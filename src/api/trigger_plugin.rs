@@ -1,6 +1,6 @@
 //! `TriggerPlugin`: what Bellhop knows of one kind of external system.
 
-use super::{Condition, NameRef, Verification};
+use super::{Condition, Definitions, NameRef, PluginEvent, Verification};
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,21 @@ pub struct TriggerPluginSpec {
     #[schemars(length(min = 1, max = 100))]
     pub display_name: String,
 
+    /// What the plugin covers and what it leaves out, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2000))]
+    pub description: Option<String>,
+
+    /// One to three characters that stand for the external system where there is room for no more, such as "GT".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 3))]
+    pub initials: Option<String>,
+
+    /// The external system's own page about its webhooks.
+    #[serde(default, rename = "documentationURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://"))]
+    pub documentation_url: Option<String>,
+
     /// The only origins (scheme, host, port) that credentials may be sent to. Each is a URL template over `parameters`.
     #[schemars(length(min = 1, max = 20))]
     pub allowed_origins: Vec<String>,
@@ -54,6 +69,10 @@ pub struct TriggerPluginSpec {
 
     /// How a callback is verified and read.
     pub callback: Callback,
+
+    /// Building blocks that events share.
+    #[serde(default, skip_serializing_if = "Definitions::is_empty")]
+    pub definitions: Definitions,
 
     /// The events of the external system.
     #[schemars(length(min = 1, max = 500))]
@@ -540,67 +559,6 @@ impl Default for HandshakeAnswer {
 
 fn ok() -> u16 {
     200
-}
-
-/// One event of the external system.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PluginEvent {
-    /// The event's name: what `callback.event` gives, and what Subscriptions and WorkflowTriggers name.
-    #[schemars(length(min = 1, max = 128))]
-    pub name: String,
-    /// Name that people read.
-    #[schemars(length(min = 1, max = 200))]
-    pub title: String,
-    /// Parameters that a WorkflowTrigger may set, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub parameters: BTreeMap<String, EventParameter>,
-    /// Variables that the event hands to a workflow, by name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub variables: BTreeMap<String, Variable>,
-}
-
-/// A parameter of an event that a WorkflowTrigger may set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EventParameter {
-    /// JSON schema of the value; `default` in it is used where a trigger does not set the parameter.
-    #[schemars(schema_with = "super::schema::free_object")]
-    pub schema: serde_json::Map<String, serde_json::Value>,
-    /// CEL expression over `value`, `request`, `body` and `item`: whether the event passes. Asked only for a parameter
-    /// that has a value. What cannot be evaluated does not pass.
-    #[serde(rename = "match")]
-    pub matches: String,
-    /// What the parameter is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-}
-
-/// A variable that an event hands to a workflow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Variable {
-    /// JSON type of the value.
-    #[serde(rename = "type")]
-    pub type_: VariableType,
-    /// CEL expression over `request`, `body` and `item`. A value that cannot be evaluated is `null`.
-    pub value: String,
-    /// What the variable means.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-}
-
-/// JSON type of a variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum VariableType {
-    String,
-    Integer,
-    Number,
-    Boolean,
-    Array,
-    Object,
 }
 
 /// What Bellhop says of a TriggerPlugin.

@@ -2,7 +2,8 @@
 
 use super::client::Access;
 use super::output::{Cell, Format, Screen, Tone, clean, document, print, table, wrap};
-use crate::api::PluginEvent;
+use crate::api::{Definitions, PluginEvent};
+use crate::plugin::{WholeEvent, whole_events};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,6 +26,14 @@ pub struct Options {
 
     #[command(flatten)]
     access: Access,
+}
+
+/// What is read of a plugin's spec.
+#[derive(Debug, Deserialize)]
+struct Events {
+    #[serde(default)]
+    definitions: Definitions,
+    events: Vec<PluginEvent>,
 }
 
 /// What is shown of a plugin: nothing of how it reads a callback.
@@ -65,12 +74,12 @@ struct ShownVariable {
 /// There is no such plugin or event; the API server refused or did not answer.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     let plugin = options.access.cluster().await?.get("TriggerPlugin", &options.plugin).await?;
-    let events = Vec::<PluginEvent>::deserialize(&plugin.data["spec"]["events"])
+    let spec = Events::deserialize(&plugin.data["spec"])
         .with_context(|| format!("the events of the TriggerPlugin {}", options.plugin))?;
     let mut shown = Shown {
         plugin: options.plugin.clone(),
         display_name: plugin.data["spec"]["displayName"].as_str().unwrap_or_default().to_owned(),
-        events: events.into_iter().map(ShownEvent::from).collect(),
+        events: spec.shown(),
     };
     let names: Vec<_> = shown.events.iter().map(|event| event.name.clone()).collect();
     if let Some(wanted) = &options.event {
@@ -87,20 +96,29 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl From<PluginEvent> for ShownEvent {
-    fn from(event: PluginEvent) -> Self {
-        let parameter = |(name, parameter): (String, crate::api::EventParameter)| {
-            (name, ShownParameter { schema: parameter.schema, description: parameter.description })
-        };
-        let variable = |(name, variable): (String, crate::api::Variable)| {
-            let type_ = serde_json::to_value(variable.type_).unwrap_or_default();
-            (name, ShownVariable { type_, description: variable.description })
-        };
+impl Events {
+    /// The events with what they take from definitions. A reference that leads nowhere is what the plugin's condition
+    /// tells of; here it is left out.
+    fn shown(&self) -> Vec<ShownEvent> {
+        whole_events(&self.definitions, &self.events).0.iter().map(ShownEvent::from).collect()
+    }
+}
+
+impl From<&WholeEvent<'_>> for ShownEvent {
+    fn from(whole: &WholeEvent<'_>) -> Self {
+        let parameters = whole.parameters.iter().map(|(name, parameter)| {
+            let description = parameter.description.map(str::to_owned);
+            ((*name).to_owned(), ShownParameter { schema: parameter.schema.value.clone(), description })
+        });
+        let variables = whole.variables.iter().map(|(name, variable)| {
+            let type_ = serde_json::to_value(variable.value.type_).unwrap_or_default();
+            ((*name).to_owned(), ShownVariable { type_, description: variable.value.description.clone() })
+        });
         Self {
-            name: event.name,
-            title: event.title,
-            parameters: event.parameters.into_iter().map(parameter).collect(),
-            variables: event.variables.into_iter().map(variable).collect(),
+            name: whole.event.name.clone(),
+            title: whole.event.title.clone(),
+            parameters: parameters.collect(),
+            variables: variables.collect(),
         }
     }
 }
@@ -212,8 +230,8 @@ mod tests {
                 }},
             {"name": "ping", "title": "Ping"},
         ]);
-        let events: Vec<PluginEvent> = serde_json::from_value(events).unwrap();
-        let events = events.into_iter().map(ShownEvent::from).collect();
+        let spec: Events = serde_json::from_value(json!({"events": events})).unwrap();
+        let events = spec.shown();
         Shown { plugin: "gitea".to_owned(), display_name: "Gitea".to_owned(), events }
     }
 
@@ -255,6 +273,22 @@ mod tests {
         let json: Value = serde_json::from_str(&document(Format::Json, &shown(), &[]).unwrap()).unwrap();
         assert_eq!(json["events"][0]["variables"]["ref"]["type"], "string");
         assert_eq!(json["events"][0]["parameters"]["kind"]["schema"]["enum"], json!(["branch", "tag"]));
+    }
+
+    #[test]
+    fn what_an_event_takes_from_definitions_is_shown_as_its_own() {
+        let spec = json!({
+            "definitions": {
+                "parameters": {"globs": {"schema": {"type": "array"}, "match": "glob(value, of)", "description": "Globs"}},
+                "sets": {"common": {"variables": {"sender": {"type": "string", "value": "body.sender"}}}},
+            },
+            "events": [{"name": "push", "title": "Push", "includes": ["common"],
+                "parameters": {"branches": {"use": "globs", "of": "body.ref"}}}],
+        });
+        let events = serde_json::from_value::<Events>(spec).unwrap().shown();
+        let shown = Shown { plugin: "gitea".to_owned(), display_name: "Gitea".to_owned(), events };
+        let lines = "push\tparameter\tbranches\tarray\t\tGlobs\npush\tvariable\tsender\tstring\t\t\n";
+        assert_eq!(render(&shown, PIPE), lines);
     }
 
     #[test]

@@ -25,16 +25,18 @@ pub(crate) struct EventKind {
 #[derive(Debug)]
 pub(crate) struct Parameter {
     pub(crate) name: String,
-    pub(crate) schema: Schema,
+    pub(crate) schema: Arc<Schema>,
     pub(crate) default: Option<Value>,
     pub(crate) matches: Arc<Expression>,
+    /// What `of` is in `matches`.
+    pub(crate) of: Option<Arc<Expression>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Variable {
     pub(crate) name: String,
     pub(crate) kind: VariableType,
-    pub(crate) value: Expression,
+    pub(crate) value: Arc<Expression>,
 }
 
 /// A request that was read once, for all the expressions about it.

@@ -1,9 +1,9 @@
 //! Which events start a trigger's workflow.
 
 use super::Plugin;
-use super::cel::value::{from_json, from_object, integer, record, string};
+use super::cel::value::{from_json, from_object, integer, own, record, string};
 use super::cel::{Data, Expression, Scope, Variables, with_stack};
-use super::error::{Mismatch, Mistake, TriggerMistake, nearest};
+use super::error::{EvalError, Mismatch, Mistake, TriggerMistake, nearest};
 use super::event::{Event, Reading};
 use super::schema::unknown;
 use serde_json::{Map, Value};
@@ -30,6 +30,22 @@ struct Set {
     name: String,
     value: Data,
     matches: Arc<Expression>,
+    of: Option<Arc<Expression>>,
+}
+
+impl Set {
+    /// Whether the event passes. What `of` names is a value of its own, because the definition that mentions it is one
+    /// expression for all the parameters that use it.
+    fn passes(&self, reading: &Reading, event: &Event) -> Result<bool, EvalError> {
+        let variables = || reading.variables(event).with("value", &self.value);
+        match &self.of {
+            None => self.matches.boolean(&variables()),
+            Some(of) => {
+                let of = of.evaluate(&reading.variables(event), own)?;
+                self.matches.boolean(&variables().with("of", &of))
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Trigger {
@@ -73,6 +89,7 @@ impl Plugin {
                     name: parameter.name.clone(),
                     value: from_json(value),
                     matches: Arc::clone(&parameter.matches),
+                    of: parameter.of.clone(),
                 }),
                 Err(found) => mistakes.extend(found),
             }
@@ -123,7 +140,7 @@ impl Trigger {
             return Err(Mismatch::OtherEvent { wanted: self.event.clone(), found: name.to_owned() });
         }
         for set in &self.parameters {
-            match set.matches.boolean(&reading.variables(event).with("value", &set.value)) {
+            match set.passes(reading, event) {
                 Ok(true) => {}
                 Ok(false) => return Err(Mismatch::Parameter { name: set.name.clone() }),
                 Err(error) => {

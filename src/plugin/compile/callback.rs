@@ -1,14 +1,11 @@
-//! `spec.callback` and `spec.events`.
+//! `spec.callback`.
 
 use super::super::cel::{Expression, Scope};
-use super::super::event::{EventKind, Parameter, Variable};
 use super::super::handshake::Handshake;
-use super::super::schema::Schema;
 use super::super::verification::{self, Verifier};
 use super::super::{Callback, Mistake};
 use super::{Compiler, Taken, request_scope};
-use crate::api::{self, PluginEvent};
-use std::sync::Arc;
+use crate::api;
 
 impl verification::Compile for Compiler<'_> {
     fn expression(&mut self, field: &str, source: &str, scope: &Scope) -> Expression {
@@ -64,31 +61,7 @@ impl Compiler<'_> {
     }
 
     /// The scope of what is asked for each event; `item` is there only where requests are lists of events.
-    fn item_scope(&self) -> Scope {
+    pub(super) fn item_scope(&self) -> Scope {
         if self.spec.callback.items.is_some() { request_scope().any("item") } else { request_scope() }
-    }
-
-    pub(super) fn event(&mut self, field: &str, event: &PluginEvent) -> EventKind {
-        let scope = self.item_scope();
-        let matching = scope.clone().any("value");
-        let mut parameters = Vec::new();
-        for (name, parameter) in &event.parameters {
-            let field = format!("{field}.parameters.{name}");
-            let matches = self.expression(&format!("{field}.match"), &parameter.matches, &matching);
-            let schema =
-                Schema::compile(&format!("{field}.schema"), &parameter.schema).map_err(|mistake| vec![mistake]);
-            let Some(schema) = self.keep(schema) else { continue };
-            let default = parameter.schema.get("default").cloned();
-            if let Some(default) = &default {
-                self.keep(schema.check(&format!("{field}.schema.default"), default));
-            }
-            parameters.push(Parameter { name: name.clone(), schema, default, matches: Arc::new(matches) });
-        }
-        let mut variables = Vec::new();
-        for (name, variable) in &event.variables {
-            let value = self.expression(&format!("{field}.variables.{name}.value"), &variable.value, &scope);
-            variables.push(Variable { name: name.clone(), kind: variable.type_, value });
-        }
-        EventKind { name: event.name.clone(), parameters, variables }
     }
 }

@@ -2,6 +2,7 @@
 
 mod callback;
 mod calls;
+mod events;
 mod oauth2;
 
 use super::call::{ACCESS_TOKEN, ApiKey, Call};
@@ -93,18 +94,7 @@ impl Compiler<'_> {
         let calls = spec.webhook.as_ref().map(|calls| self.calls(calls, &taken)).unwrap_or_default();
         let callback = self.callback(&spec.callback);
         let secret_source = self.secret_source(&calls, &callback);
-        let mut events = Vec::new();
-        let mut event_index = BTreeMap::new();
-        if spec.events.is_empty() {
-            self.mistake("spec.events", "is empty; a plugin has at least one event");
-        }
-        for (at, event) in spec.events.iter().enumerate() {
-            let field = format!("spec.events[{at}]");
-            if event_index.insert(event.name.clone(), at).is_some() {
-                self.mistake(format!("{field}.name"), format!("the event `{}` is there twice", event.name));
-            }
-            events.push(self.event(&field, event));
-        }
+        let (events, event_index) = self.events();
         Some(Plugin {
             name: name.to_owned(),
             origins,

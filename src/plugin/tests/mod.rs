@@ -3,6 +3,7 @@
 mod calls;
 mod captures;
 mod catalogue;
+mod definitions;
 mod handshakes;
 mod mistakes;
 mod oauth2;
