@@ -1,6 +1,6 @@
 //! `TriggerPlugin`: what Bellhop knows of one kind of external system.
 
-use super::{Condition, Definitions, NameRef, PluginEvent, Verification};
+use super::{Condition, Definitions, HmacAlgorithm, HmacKey, NameRef, PluginEvent, SignatureEncoding, Verification};
 use kube::{CustomResource, KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -529,9 +529,32 @@ pub struct Handshake {
     /// taken while none is known, and else only if it is the one that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// An HMAC by which the answer shows that Bellhop knows the callback secret. It is `hmac` in the expressions of `answer`.
+    /// Until a secret is known, there is no such handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hmac: Option<HandshakeHmac>,
     /// The answer.
     #[serde(default)]
     pub answer: HandshakeAnswer,
+}
+
+/// An HMAC in the answer to a handshake, keyed with the callback secret: with the one that the request is signed with if it
+/// has to be `verified`, else with the current one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandshakeHmac {
+    /// CEL expression over `request` and `body` that gives the text whose HMAC is answered, such as
+    /// `body.payload.plainToken`. If the handshake is not `verified`, anybody can ask for it, so only what cannot be taken
+    /// for a payload is signed: 1 to 256 characters of base64 or base64url.
+    #[schemars(length(min = 1, max = 4096))]
+    pub of: String,
+    /// Hash function.
+    pub algorithm: HmacAlgorithm,
+    /// How `hmac` is written: `hex` in lower case, `base64` with padding, `base64url` without.
+    pub encoding: SignatureEncoding,
+    /// How the key is written in the callback secret.
+    #[serde(default, skip_serializing_if = "HmacKey::is_default")]
+    pub key: HmacKey,
 }
 
 /// The answer to a handshake.
@@ -542,11 +565,11 @@ pub struct HandshakeAnswer {
     #[serde(default = "ok")]
     #[schemars(range(min = 200, max = 299))]
     pub status: u16,
-    /// Headers: name to a CEL expression over `request` and `body` that gives a string.
+    /// Headers: name to a CEL expression over `request`, `body` and `hmac` that gives a string.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// CEL expression over `request` and `body` that gives the body: a string is sent as `text/plain`, everything else as
-    /// JSON. Left out: it is empty.
+    /// CEL expression over `request`, `body` and `hmac` that gives the body: a string is sent as `text/plain`, everything
+    /// else as JSON. Left out: it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }

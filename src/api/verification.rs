@@ -209,7 +209,7 @@ pub struct HmacKey {
 }
 
 impl HmacKey {
-    fn is_default(&self) -> bool {
+    pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }

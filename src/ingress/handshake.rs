@@ -8,10 +8,14 @@ use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// Where the controller takes captured secrets.
 const SECRETS: &str = "/internal/secrets";
+/// How long the controller may take: senders wait for ten seconds, and should be told to come back before that. A secret that
+/// is stored all the same is known when they do.
+const DEADLINE: Duration = Duration::from_secs(8);
 
 /// Why a handshake is not answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,11 +43,12 @@ pub async fn capture(controller: &Controller, route: &Route, secret: &Secret) ->
     let body = json!({ "uid": route.uid(), "secret": text }).to_string();
     let request = Request::post(SECRETS).header(CONTENT_TYPE, "application/json").body(Bytes::from(body));
     let request = request.map_err(|error| Uncaptured::NotNow(error.to_string()))?;
-    match controller.call(request).await {
-        Ok(answer) if answer.status() == StatusCode::NO_CONTENT => Ok(()),
-        Ok(answer) if answer.status() == StatusCode::CONFLICT => Err(Uncaptured::Another),
-        Ok(answer) => Err(Uncaptured::NotNow(format!("the controller answered {}", answer.status()))),
-        Err(error) => Err(Uncaptured::NotNow(error.to_string())),
+    match tokio::time::timeout(DEADLINE, controller.call(request)).await {
+        Ok(Ok(answer)) if answer.status() == StatusCode::NO_CONTENT => Ok(()),
+        Ok(Ok(answer)) if answer.status() == StatusCode::CONFLICT => Err(Uncaptured::Another),
+        Ok(Ok(answer)) => Err(Uncaptured::NotNow(format!("the controller answered {}", answer.status()))),
+        Ok(Err(error)) => Err(Uncaptured::NotNow(error.to_string())),
+        Err(_) => Err(Uncaptured::NotNow(format!("the controller did not answer within {DEADLINE:?}"))),
     }
 }
 

@@ -171,7 +171,7 @@ async fn take(
         *verification = Some(Verification { verified: proof.is_ok(), message: proof.as_ref().err().cloned() });
         proof.map_err(|why| Refused(Answer::Unverified, why))
     };
-    if let Some(reply) = plugin.handshake(&callback) {
+    if let Some(reply) = plugin.handshake(&callback, route.secrets()) {
         seen.secret.clone_from(&reply.secret);
         if reply.verified {
             verify()?;

@@ -2,12 +2,13 @@
 
 use super::Plugin;
 use super::captures::secret;
-use super::cel::value::null;
+use super::cel::value::{null, string};
 use super::cel::{Expression, Variables};
 use super::error::EvalError;
 use super::request::CallbackRequest;
 use super::secret::Secret;
-use super::verification::Verifier;
+use super::verification::{Verifier, sign};
+use crate::api::{HmacAlgorithm, HmacKey, SignatureEncoding};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,15 +18,28 @@ use std::fmt;
 /// Largest body of a handshake, in bytes: what is larger is read only after its sender is proven.
 const LARGEST: usize = 64 * 1024;
 
+/// Most characters of what is signed for everybody who asks.
+const LONGEST_TOKEN: usize = 256;
+
 /// A compiled handshake.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     pub(crate) when: Expression,
     pub(crate) verified: bool,
     pub(crate) secret: Option<Expression>,
+    pub(crate) hmac: Option<HandshakeHmac>,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(HeaderName, Expression)>,
     pub(crate) body: Option<Expression>,
+}
+
+/// An HMAC in the answer.
+#[derive(Debug)]
+pub(crate) struct HandshakeHmac {
+    pub(crate) of: Expression,
+    pub(crate) algorithm: HmacAlgorithm,
+    pub(crate) key: HmacKey,
+    pub(crate) encoding: SignatureEncoding,
 }
 
 /// The answer to a handshake.
@@ -57,10 +71,24 @@ impl Handshake {
     /// The expressions of the handshake.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let headers = self.headers.iter().map(|(_, expression)| expression);
-        [&self.when].into_iter().chain(&self.secret).chain(headers).chain(&self.body)
+        let of = self.hmac.as_ref().map(|hmac| &hmac.of);
+        [&self.when].into_iter().chain(&self.secret).chain(of).chain(headers).chain(&self.body)
     }
 
-    fn reply(&self, variables: &Variables<'_>) -> Result<HandshakeReply, EvalError> {
+    /// `secret` is the one that an HMAC is made with.
+    fn reply<'s>(
+        &self,
+        variables: Variables<'_>,
+        secret: impl FnOnce() -> Option<&'s Secret>,
+    ) -> Result<HandshakeReply, EvalError> {
+        let hmac = match &self.hmac {
+            Some(hmac) => string(hmac.text(&variables, self.verified, secret())?),
+            None => null(),
+        };
+        self.answer(&variables.with("hmac", &hmac))
+    }
+
+    fn answer(&self, variables: &Variables<'_>) -> Result<HandshakeReply, EvalError> {
         let mut headers = HeaderMap::new();
         // What a sender has sent comes back to it; no browser may take it for a page.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -85,10 +113,33 @@ impl Handshake {
     }
 }
 
+impl HandshakeHmac {
+    fn text(&self, variables: &Variables<'_>, verified: bool, secret: Option<&Secret>) -> Result<String, EvalError> {
+        let failed = |reason: &str| EvalError::new(self.of.field(), reason.to_owned());
+        let message = self.of.text(variables)?;
+        // Who may have anything signed could have a payload signed.
+        if !verified && !is_token(&message) {
+            return Err(failed("is no token of 1 to 256 characters of base64; nothing else is signed for everybody"));
+        }
+        let secret = secret.filter(|secret| !secret.is_empty()).ok_or_else(|| failed("there is no callback secret"))?;
+        let signed = sign((self.algorithm, &self.key, self.encoding), secret, message.as_bytes());
+        signed.ok_or_else(|| failed("the callback secret is not written as `key` says"))
+    }
+}
+
+/// Whether a text is what systems make of random bytes. It has no braces, quotes, colons and points, so that it is no JSON
+/// object, and not what any scheme with a timestamp signs.
+fn is_token(text: &str) -> bool {
+    let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    !digits.is_empty() && text.len() <= LONGEST_TOKEN && digits.bytes().all(is_digit)
+}
+
 impl Plugin {
     /// The answer to a request that is a handshake: that of the first whose `when` is true and whose answer can be made.
-    /// Nothing, without a look at the request, if the plugin has no handshakes.
-    pub fn handshake(&self, request: &CallbackRequest<'_>) -> Option<HandshakeReply> {
+    /// Nothing, without a look at the request, if the plugin has no handshakes. `secrets` are the callback secrets, the
+    /// current one first.
+    pub fn handshake(&self, request: &CallbackRequest<'_>, secrets: &[Secret]) -> Option<HandshakeReply> {
         let handshakes = &self.callback.handshakes;
         if handshakes.is_empty() || request.body().len() > LARGEST {
             return None;
@@ -97,10 +148,16 @@ impl Plugin {
         let needs_body = handshakes.iter().flat_map(Handshake::expressions).any(|expression| expression.uses("body"));
         let field = self.callback.payload_field.as_deref();
         let body = if needs_body { request.parse_body(field).unwrap_or_else(|_| null()) } else { null() };
-        let request = request.to_data();
-        let variables = Variables::default().with("request", &request).with("body", &body);
-        let is = |handshake: &&Handshake| handshake.when.boolean(&variables).unwrap_or(false);
-        handshakes.iter().filter(is).find_map(|handshake| handshake.reply(&variables).ok())
+        let data = request.to_data();
+        let variables = || Variables::default().with("request", &data).with("body", &body);
+        let is = |handshake: &&Handshake| handshake.when.boolean(&variables()).unwrap_or(false);
+        // While the secret is replaced, the external system knows the one that it signs with.
+        let signs = |secret: &&Secret| self.verify(request, std::slice::from_ref(*secret)).is_ok();
+        let secret = |handshake: &Handshake| {
+            let found = secrets.iter().find(|secret| handshake.verified && signs(secret));
+            found.or(secrets.first())
+        };
+        handshakes.iter().filter(is).find_map(|handshake| handshake.reply(variables(), || secret(handshake)).ok())
     }
 
     /// Names, in lower case, of the headers that carry a callback secret: in token verifications and in handshakes. They

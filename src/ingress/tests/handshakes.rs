@@ -45,6 +45,19 @@ fn bench(secrets: &[&str], controller: Controller) -> Bench {
             "answer": {"body": "{'challenge': body.challenge}", "headers": {"x-extra": "'1'"}}
         },
         {
+            "when": "request.method == 'OPTIONS' && 'webhook-request-origin' in request.headers",
+            "answer": {"headers": {
+                "allow": "'POST'",
+                "webhook-allowed-origin": "request.headers['webhook-request-origin']",
+                "webhook-allowed-rate": "request.headers[?'webhook-request-rate'].orValue('*')"
+            }}
+        },
+        {
+            "when": "body.type == 'validate'", "verified": true,
+            "hmac": {"of": "body.token", "algorithm": "sha256", "encoding": "hex"},
+            "answer": {"body": "{'token': body.token, 'proof': hmac}"}
+        },
+        {
             "when": "'x-hook-secret' in request.headers", "secret": "request.headers['x-hook-secret']",
             "answer": {"status": 204, "headers": {"x-hook-secret": "request.headers['x-hook-secret']"}}
         },
@@ -94,6 +107,40 @@ async fn a_challenge_is_answered_before_anything_is_proven() {
     assert!(bench.stored().await.is_none());
     let metrics = bench.private("/metrics").await.1;
     assert!(metrics.contains(r#"bellhop_requests_total{plugin="forge",answer="handshake"} 2"#), "{metrics}");
+}
+
+/// A sender of CloudEvents asks for the permission to send before it sends (the abuse protection of its HTTP webhooks).
+#[tokio::test]
+async fn a_sender_of_cloud_events_is_permitted() {
+    let bench = bench(&[SECRET], Controller::Absent);
+    let asks = || Request::options("/hooks/token-1");
+    let question = asks().header("webhook-request-origin", "events.example").header("webhook-request-rate", "120");
+    let (status, body, response) = text(&bench, question.body(Body::empty()).unwrap()).await;
+    assert_eq!((status, &*body), (StatusCode::OK, ""));
+    for (name, value) in
+        [("allow", "POST"), ("webhook-allowed-origin", "events.example"), ("webhook-allowed-rate", "120")]
+    {
+        assert_eq!(response.headers()[name], value);
+    }
+    let question = asks().header("webhook-request-origin", "events.example").body(Body::empty()).unwrap();
+    assert_eq!(text(&bench, question).await.2.headers()["webhook-allowed-rate"], "*");
+    // Without an origin it is no such question.
+    assert_eq!(bench.status(asks().body(Body::empty()).unwrap()).await, StatusCode::UNAUTHORIZED);
+    assert!(bench.stored().await.is_none());
+}
+
+#[tokio::test]
+async fn an_answer_shows_that_the_secret_is_known_to_who_has_signed() {
+    let bench = bench(&[SECRET], Controller::Absent);
+    let body = r#"{"type": "validate", "token": "abc"}"#;
+    let unsigned = Request::post("/hooks/token-1").body(body.into()).unwrap();
+    let (status, answer, _) = text(&bench, unsigned).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let expected = sign(b"abc");
+    assert!(!answer.contains(&expected), "{answer}");
+    let (status, answer, _) = bench.send(signed(body).body(body.into()).unwrap()).await;
+    assert_eq!((status, answer), (StatusCode::OK, json!({"token": "abc", "proof": expected})));
+    assert!(bench.stored().await.is_none());
 }
 
 #[tokio::test]

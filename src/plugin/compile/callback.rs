@@ -1,7 +1,7 @@
 //! `spec.callback`.
 
 use super::super::cel::{Expression, Scope};
-use super::super::handshake::Handshake;
+use super::super::handshake::{Handshake, HandshakeHmac};
 use super::super::verification::{self, Verifier};
 use super::super::{Callback, Mistake};
 use super::{Compiler, Taken, request_scope};
@@ -50,10 +50,24 @@ impl Compiler<'_> {
             self.mistake(format!("{field}.answer.body"), problem);
         }
         let secret = self.optional(&format!("{field}.secret"), handshake.secret.as_ref(), &request);
+        if handshake.hmac.is_some() && secret.is_some() {
+            let problem =
+                "the answer would be signed with a secret that the request brings; leave `hmac` or `secret` out";
+            self.mistake(format!("{field}.hmac"), problem);
+        }
+        let when = self.expression(&format!("{field}.when"), &handshake.when, &request);
+        let hmac = handshake.hmac.as_ref().map(|hmac| HandshakeHmac {
+            of: self.expression(&format!("{field}.hmac.of"), &hmac.of, &request),
+            algorithm: hmac.algorithm,
+            key: hmac.key.clone(),
+            encoding: hmac.encoding,
+        });
+        let request = if hmac.is_some() { request.any("hmac") } else { request };
         Handshake {
-            when: self.expression(&format!("{field}.when"), &handshake.when, &request),
+            when,
             verified: handshake.verified,
             secret: secret.map(|secret| secret.confidential()),
+            hmac,
             status: answer.status,
             headers: self.headers(&format!("{field}.answer.headers"), &answer.headers, &request, &Taken::default()),
             body: self.optional(&format!("{field}.answer.body"), answer.body.as_ref(), &request),

@@ -171,7 +171,8 @@ impl Compiler<'_> {
             }
             return SecretSource::External;
         }
-        let verified = callback.verification.iter().any(|verification| !verification.is_none());
+        let verified = callback.verification.iter().any(|verification| !verification.is_none())
+            || callback.handshakes.iter().any(|handshake| handshake.hmac.is_some());
         let told = create.map(|create| &create.call).into_iter().chain(&calls.update).any(Call::tells_secret);
         if verified || told { SecretSource::Generated } else { SecretSource::NotNeeded }
     }

@@ -15,11 +15,23 @@ fn ask(
     headers: &[(&'static str, &str)],
     body: &str,
 ) -> Option<HandshakeReply> {
+    ask_with(&[], plugin, method, query, headers, body)
+}
+
+fn ask_with(
+    secrets: &[&str],
+    plugin: &Plugin,
+    method: &str,
+    query: &str,
+    headers: &[(&'static str, &str)],
+    body: &str,
+) -> Option<HandshakeReply> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(*name, value.parse().unwrap());
     }
-    plugin.handshake(&CallbackRequest::new(method, query, &map, body.as_bytes()))
+    let secrets: Vec<Secret> = secrets.iter().map(|secret| Secret::from(*secret)).collect();
+    plugin.handshake(&CallbackRequest::new(method, query, &map, body.as_bytes()), &secrets)
 }
 
 fn text(reply: &HandshakeReply) -> (u16, &str, &str) {
@@ -116,4 +128,84 @@ fn nothing_is_proven_before_the_secret_is_known() {
         assert_eq!(plugin.verify(&request, secrets), Err(Refusal::NoSecret));
     }
     plugin.verify(&request, &[Secret::from("known")]).unwrap();
+}
+
+// The HMACs below were computed by OpenSSL: printf '%s' TOKEN | openssl dgst -sha256 -hmac KEY
+const KEY: &str = "Kd93mv0sPq";
+
+#[test]
+fn an_answer_can_show_that_the_secret_is_known() {
+    // Zoom, which signs the request, and X, which does not.
+    let plugin = shaking(json!([
+        {
+            "when": "body.event == 'endpoint.url_validation'", "verified": true,
+            "hmac": {"of": "body.payload.plainToken", "algorithm": "sha256", "encoding": "hex"},
+            "answer": {"body": "{'plainToken': body.payload.plainToken, 'encryptedToken': hmac}"}
+        },
+        {
+            "when": "has(request.query.crc_token)",
+            "hmac": {"of": "request.query.crc_token", "algorithm": "sha256", "encoding": "base64"},
+            "answer": {"body": "{'response_token': 'sha256=' + hmac}", "headers": {"x-token": "hmac"}}
+        },
+    ]));
+    assert_eq!(plugin.secret_source(), SecretSource::Generated);
+    let zoom = r#"{"event": "endpoint.url_validation", "payload": {"plainToken": "qgg8vlvZRS6UYooatFL8Aw"}}"#;
+    let answer = json!({
+        "plainToken": "qgg8vlvZRS6UYooatFL8Aw",
+        "encryptedToken": "5e2af770dfaaf880d0d470d696e5aaf932cd40d5d9e6b88ec36d94e0f1749ba2"
+    });
+    let reply = ask_with(&[KEY, "older"], &plugin, "POST", "", &[], zoom).unwrap();
+    assert!(reply.verified);
+    assert_eq!(serde_json::from_slice::<Value>(&reply.body).unwrap(), answer);
+    // While the secret is replaced, the one that the request is signed with answers.
+    let signed = super::verification::sign(KEY, zoom.as_bytes());
+    let reply = ask_with(&["newer", KEY], &plugin, "POST", "", &[("x-signature", &signed)], zoom).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&reply.body).unwrap(), answer);
+
+    let reply = ask_with(&[KEY], &plugin, "GET", "crc_token=NWRlNTI4OTktMzVlYy00", &[], "").unwrap();
+    assert_eq!(
+        text(&reply),
+        (200, "application/json", r#"{"response_token":"sha256=nWz88O4mfjBEINLt8IjQsFUoD0A+n48KIpc0Y9SqvsU="}"#)
+    );
+    assert_eq!(reply.headers["x-token"], "nWz88O4mfjBEINLt8IjQsFUoD0A+n48KIpc0Y9SqvsU=");
+    // Without a secret, nothing can be shown.
+    for secrets in [&[][..], &[""]] {
+        assert!(ask_with(secrets, &plugin, "GET", "crc_token=NWRlNTI4OTktMzVlYy00", &[], "").is_none());
+        assert!(ask_with(secrets, &plugin, "POST", "", &[], zoom).is_none());
+    }
+}
+
+/// Otherwise anybody could have a payload signed, and then send it.
+#[test]
+fn nothing_but_tokens_is_signed_for_everybody() {
+    let hmac = |verified: bool| {
+        shaking(json!([{
+            "when": "has(body.sign)", "verified": verified,
+            "hmac": {"of": "body.sign", "algorithm": "sha512", "encoding": "base64url"},
+            "answer": {"body": "hmac"}
+        }]))
+    };
+    let (open, proven) = (hmac(false), hmac(true));
+    let answers = |plugin: &Plugin, text: &str| {
+        ask_with(&[KEY], plugin, "POST", "", &[], &json!({"sign": text}).to_string()).is_some()
+    };
+    for token in ["a", "qgg8vlvZRS6UYooatFL8Aw", "a+/-_9==", &"x".repeat(256)] {
+        assert!(answers(&open, token) && answers(&proven, token), "{token}");
+    }
+    for forgery in [
+        "",
+        "=",
+        "a===",
+        "a=b",
+        r#"{"event":"paid"}"#,
+        "v0:1700000000:x",
+        "1700000000.x",
+        "a b",
+        "a&b",
+        "\u{e4}",
+        &"x".repeat(257),
+    ] {
+        assert!(!answers(&open, forgery), "{forgery}");
+        assert!(answers(&proven, forgery), "{forgery}");
+    }
 }

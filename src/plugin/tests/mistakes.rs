@@ -383,6 +383,7 @@ fn mistakes_in_oauth2_name_their_field() {
 
 #[test]
 fn mistakes_in_handshakes_name_their_field() {
+    let hmac = |of: &str| json!({"of": of, "algorithm": "sha256", "encoding": "hex"});
     for (handshake, field, problem) in [
         (json!({"when": "item.x"}), "when", "unknown variable `item`"),
         (json!({"when": ""}), "when", "is empty"),
@@ -391,6 +392,9 @@ fn mistakes_in_handshakes_name_their_field() {
         (json!({"when": "true", "answer": {"status": 204, "body": "'x'"}}), "answer.body", "has no body"),
         (json!({"when": "true", "answer": {"body": "response"}}), "answer.body", "unknown variable `response`"),
         (json!({"when": "true", "answer": {"headers": {"a b": "''"}}}), "answer.headers.a b", "is no header name"),
+        (json!({"when": "true", "answer": {"body": "hmac"}}), "answer.body", "unknown variable `hmac`"),
+        (json!({"when": "true", "hmac": hmac("hmac")}), "hmac.of", "unknown variable `hmac`"),
+        (json!({"when": "true", "hmac": hmac("body.t"), "secret": "body.s"}), "hmac", "leave `hmac` or `secret` out"),
         (
             json!({"when": "true", "answer": {"headers": {"Connection": "''"}}}),
             "answer.headers.Connection",

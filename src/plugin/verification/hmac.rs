@@ -8,6 +8,7 @@ use crate::api::{HmacAlgorithm, HmacKey, HmacVerification, KeyEncoding, Signatur
 use crate::plugin::error::Refusal;
 use crate::plugin::secret::Secret;
 use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
@@ -136,6 +137,30 @@ fn key<'a>(settings: &HmacKey, secret: &'a Secret) -> Option<Cow<'a, [u8]>> {
         KeyEncoding::Hex => Cow::Owned(hex::decode(text).ok()?),
     };
     (!key.is_empty()).then_some(key)
+}
+
+/// The HMAC of a message, as text; nothing if the secret holds no key.
+pub(crate) fn sign(
+    (algorithm, settings, encoding): (HmacAlgorithm, &HmacKey, SignatureEncoding),
+    secret: &Secret,
+    message: &[u8],
+) -> Option<String> {
+    let key = key(settings, secret)?;
+    let code = match algorithm {
+        HmacAlgorithm::Sha1 => code::<Hmac<Sha1>>(&key, message),
+        HmacAlgorithm::Sha256 => code::<Hmac<Sha256>>(&key, message),
+        HmacAlgorithm::Sha512 => code::<Hmac<Sha512>>(&key, message),
+    }?;
+    Some(match encoding {
+        SignatureEncoding::Hex => hex::encode(code),
+        SignatureEncoding::Base64 => STANDARD.encode(code),
+        SignatureEncoding::Base64url => URL_SAFE_NO_PAD.encode(code),
+    })
+}
+
+fn code<M: Mac + KeyInit>(key: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+    let mac = <M as KeyInit>::new_from_slice(key).ok()?;
+    Some(mac.chain_update(message).finalize().into_bytes().to_vec())
 }
 
 /// Whether any of the signatures is the HMAC of the parts.

@@ -16,6 +16,7 @@ use crate::api::{SignatureEncoding, Verification};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose};
+pub(crate) use hmac::sign;
 use place::Seen;
 
 /// Base64 as keys are written: some leave the padding out.

@@ -4,7 +4,7 @@ use super::stage::{SUBSCRIPTION, Stage, condition};
 use crate::support::{PATIENCE, note_secret};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
-use bellhop_harness::vendor::{Delivery, notion, slack};
+use bellhop_harness::vendor::{Delivery, notion, slack, zoom};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
@@ -65,6 +65,43 @@ async fn a_signed_challenge_is_echoed_and_an_unsigned_one_is_not() -> Result<()>
     ensure!(forged.status == 401 && !String::from_utf8_lossy(&forged.body).contains("somebody"), "{forged:?}");
     ensure!(Delivery::json(&url, &challenge).send().await?.status == 401);
     ensure!(stage.subscription().await?.spec.authorization.manual.is_some(), "{SUBSCRIPTION} is made by hand");
+    stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
+    stage.ends_with_nothing().await
+}
+
+/// Zoom asks when the URL is entered, and again every 72 hours, for the HMAC of a token with the secret that a person has
+/// stored. A question that Zoom has not signed gets none: its answer could be the signature of something else.
+#[tokio::test]
+async fn a_token_is_answered_with_its_hmac_whenever_it_is_asked_for() -> Result<()> {
+    const SECRET_TOKEN: &str = "Wq7PlvZc3kTn9sXu2RbE1A";
+    let vendor = zoom::Zoom { secret_token: SECRET_TOKEN.to_owned() };
+    let stage = Stage::new("zoom", vendor, json!({})).await?;
+    note_secret(SECRET_TOKEN)?;
+    stage.workspace.put_secret("zoom-app", Some("vendor-zoom"), &[("secret", SECRET_TOKEN)]).await?;
+    stage.subscribe_by(&["meeting.started"], json!({"manual": {"secretRef": {"name": "zoom-app"}}})).await?;
+    stage.ready().await?;
+    let url = stage.callback_url().await?;
+    stage.vendor.vendor().enter_url(stage.vendor.desk(), &url).await?;
+    let run = stage.an_event_runs("meeting.started").await?;
+    ensure!(run.json()?["topic"] == "Planning", "{}", run.json()?);
+
+    // 72 hours later, and once more; neither is an event.
+    stage.vendor.vendor().validate(&url, "n5vQ0mC4TtKhP9l2XwJ7sg").await?;
+    stage.vendor.vendor().validate(&url, "Zk3-_bR8yD1fGq6LwN0eUA").await?;
+    stage.nothing_runs(1).await?;
+
+    let question = json!({"event": "endpoint.url_validation", "payload": {"plainToken": "v0:1700000000:{}"}});
+    let stolen = hex::encode(Delivery::empty(&url).hmac_after("v0:1700000000:{}", SECRET_TOKEN.as_bytes()));
+    for forged in [
+        Delivery::json(&url, &question),
+        Delivery::json(&url, &question).signed_hex("x-zm-signature", "v0=", SECRET_TOKEN),
+        zoom::Zoom { secret_token: "guessed-4b1c".to_owned() }.question(&url, "n5vQ0mC4TtKhP9l2XwJ7sg"),
+    ] {
+        let answered = forged.send().await?;
+        ensure!(answered.status == 401, "{answered:?}");
+        ensure!(!String::from_utf8_lossy(&answered.body).contains(&stolen), "{answered:?}");
+    }
+    stage.an_event_runs("meeting.started").await?;
     stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
     stage.ends_with_nothing().await
 }

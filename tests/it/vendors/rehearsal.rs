@@ -32,7 +32,7 @@ impl Callback {
         let server = Server::start(Arc::new(move |call| {
             let query = call.path.split_once('?').map_or("", |(_, query)| query);
             let request = CallbackRequest::new("POST", query, &call.headers, &call.body);
-            let reply = match plugin.handshake(&request) {
+            let reply = match plugin.handshake(&request, &[]) {
                 None => {
                     note.lock().expect("no panic").push(call);
                     Reply::status(202)

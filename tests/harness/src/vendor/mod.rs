@@ -34,6 +34,7 @@ pub mod telegram;
 pub mod typeform;
 pub mod webflow;
 pub mod zendesk;
+pub mod zoom;
 
 pub use asked::Asked;
 pub use delivery::{Answered, Delivery};
