@@ -20,6 +20,7 @@ mod log_listener;
 mod manual;
 mod oauth;
 mod outgoing;
+mod reasons;
 mod renewal;
 mod request_log;
 mod rotation;

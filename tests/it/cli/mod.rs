@@ -19,10 +19,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What a command printed and how it ended.
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Ended {
@@ -40,7 +40,7 @@ fn command(workspace: &Workspace<'_>, args: &[&str]) -> Command {
 }
 
 /// Runs a command to its end, with nobody at a terminal. What it prints is kept for the search for secrets.
-async fn run(workspace: &Workspace<'_>, args: &[&str]) -> Result<Ended> {
+pub async fn run(workspace: &Workspace<'_>, args: &[&str]) -> Result<Ended> {
     ended(command(workspace, args)).await
 }
 
