@@ -130,7 +130,7 @@ async fn bellhop(served: Served) -> Result<()> {
 }
 
 /// Fills the route table as the watch does: subscriptions to GitHub, each with published triggers that match.
-fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runner: &str) -> Result<()> {
+pub fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runner: &str) -> Result<()> {
     let plugin: TriggerPlugin = serde_saphyr::from_str(PLUGIN).map_err(|error| anyhow!("the plugin: {error}"))?;
     let trigger: WorkflowTrigger = serde_saphyr::from_str(TRIGGER).map_err(|error| anyhow!("the trigger: {error}"))?;
     routes.update(|index| {
