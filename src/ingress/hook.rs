@@ -2,13 +2,14 @@
 
 use super::body::{self, BodyError, Declared};
 use super::handshake::{Uncaptured, capture};
+use super::judge::{self, Judged, Refused, judge, to_store};
 use super::{State, answer, now_millis, request_id};
 use crate::log::convert::{self, About, Passed};
 use crate::log::mask::Mask;
-use crate::log::model::{self, MASK, Outcome, Verification};
-use crate::plugin::{CallbackRequest, HandshakeReply, Secret};
+use crate::log::model::{self, Outcome, Verification};
+use crate::plugin::{HandshakeReply, Secret};
 use crate::routes::Route;
-use crate::spool::{AppendError, Appended, Request as Stored};
+use crate::spool::{AppendError, Appended};
 use crate::telemetry::Answer;
 use axum::body::Body;
 use axum::response::Response;
@@ -16,7 +17,6 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, Request, header};
-use sha2::{Digest, Sha256};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,15 +25,6 @@ use uuid::Uuid;
 
 /// Longest time that a request waits for the disk. A sender that gave up would send it again anyway.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes of header names and values that are stored with a request; further fields are left out.
-const STORED_HEADERS: usize = 32 * 1024;
-/// Longest delivery id that is stored as it is, in bytes.
-const LONGEST_ID: usize = 256;
-/// Header fields whose values are never stored, because they carry credentials.
-const SECRET_HEADERS: [header::HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
-
-/// A refusal: how it is answered and counted, and why.
-struct Refused(Answer, String);
 
 /// What was found out about a request until it was answered.
 #[derive(Default)]
@@ -154,43 +145,27 @@ async fn take(
     let route = &*seen.route.insert(route);
     let (parts, body) = request.into_parts();
     let parts = &*seen.head.insert(parts);
-    check_encoding(&parts.headers)?;
+    judge::check_encoding(&parts.headers)?;
     let (body, _reservation) = body::read(body, declared(&parts.headers), &state.bounds, route.traffic())
         .await
         .map_err(|error| unread(error, state))?;
     let body = &*seen.body.insert(body);
 
-    let query = parts.uri.query().unwrap_or_default();
-    let now = i64::try_from(now_millis()).unwrap_or(i64::MAX);
-    let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, body);
-    let callback = callback.at(now).registered(route.url());
-    let plugin = route.plugin();
-    let verification = &mut seen.verification;
-    let mut verify = || {
-        let proof = plugin.verify(&callback, route.secrets()).map_err(|refusal| refusal.to_string());
-        *verification = Some(Verification { verified: proof.is_ok(), message: proof.as_ref().err().cloned() });
-        proof.map_err(|why| Refused(Answer::Unverified, why))
-    };
-    if let Some(reply) = plugin.handshake(&callback, route.secrets()) {
-        seen.secret.clone_from(&reply.secret);
-        if reply.verified {
-            verify()?;
-        }
-        let answer = shake(state, route, reply).await?;
+    let judged = judge(route, (parts, body), now_millis(), &mut seen.verification, &mut seen.secret);
+    if seen.verification.as_ref().is_some_and(|verification| verification.verified) {
         route.traffic().activity.note(now_millis());
-        return Ok(answer);
     }
-    verify()?;
-    route.traffic().activity.note(now_millis());
-    plugin.check_body(&callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
-    let delivery_id = plugin.delivery_id(&callback).unwrap_or_else(|error| {
-        debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
-        None
-    });
-    seen.delivery_id = delivery_id.map(shorten);
+    seen.delivery_id = match judged? {
+        Judged::Event { delivery_id } => delivery_id,
+        Judged::Handshake(reply) => {
+            let answer = shake(state, route, reply).await?;
+            route.traffic().activity.note(now_millis());
+            return Ok(answer);
+        }
+    };
 
     let id = request_id(route.uid(), seen.delivery_id.as_deref(), body);
-    let stored = to_store(route, id, seen.delivery_id.clone(), parts, body.clone());
+    let stored = to_store(route, id, seen.delivery_id.clone(), (parts, body), now_millis());
     let bytes = stored.body.len();
     let appended = match tokio::time::timeout(STORE_TIMEOUT, state.spool.append_begun(stored, started)).await {
         Ok(appended) => appended,
@@ -223,20 +198,6 @@ async fn shake(state: &State, route: &Route, reply: HandshakeReply) -> Result<Ta
     let captured = reply.secret.is_some();
     debug!(namespace = &**route.namespace(), subscription = route.name(), captured, "answered a handshake");
     Ok(Taken::Shaken(reply))
-}
-
-/// An id that is taken from the body can be as long as the body; then its hash does.
-fn shorten(id: String) -> String {
-    if id.len() <= LONGEST_ID { id } else { format!("sha256:{}", hex::encode(Sha256::digest(id.as_bytes()))) }
-}
-
-/// A compressed body could grow beyond every limit, so none is accepted.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Refused> {
-    let identity = |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    match headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
-        true => Ok(()),
-        false => Err(Refused(Answer::Encoding, "send the body without content-encoding".to_owned())),
-    }
 }
 
 fn declared(headers: &HeaderMap) -> Declared {
@@ -302,49 +263,4 @@ fn log_refusal(route: Option<&Route>, how: Answer, why: &str) {
             _ => info!(namespace, subscription, ?how, why, suppressed, "a request was refused"),
         }
     }
-}
-
-fn to_store(route: &Route, id: Uuid, delivery_id: Option<String>, parts: &Parts, body: Bytes) -> Stored {
-    Stored {
-        id,
-        subscription: route.uid(),
-        namespace: route.namespace().to_string(),
-        name: route.name().to_owned(),
-        received_at: now_millis(),
-        delivery_id,
-        method: parts.method.as_str().to_owned(),
-        query: stored_query(parts.uri.query().unwrap_or_default(), route.secret_queries()),
-        headers: stored_headers(&parts.headers, route),
-        body,
-    }
-}
-
-/// The query, in which the values of secret parameters are masked.
-fn stored_query(query: &str, secret: &[String]) -> String {
-    if secret.is_empty() {
-        return query.to_owned();
-    }
-    let mut masked = url::form_urlencoded::Serializer::new(String::new());
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let is_secret = secret.iter().any(|secret| *secret == name);
-        masked.append_pair(&name, if is_secret { MASK } else { &value });
-    }
-    masked.finish()
-}
-
-fn stored_headers(headers: &HeaderMap, route: &Route) -> Vec<(String, String)> {
-    let mut room = STORED_HEADERS;
-    let mut kept = Vec::with_capacity(headers.len());
-    for (name, value) in headers {
-        // That they came is part of the log; what they say is not.
-        let secret = SECRET_HEADERS.contains(name) || route.is_secret_header(name.as_str());
-        let value = if secret { MASK.as_bytes() } else { value.as_bytes() };
-        let size = name.as_str().len() + value.len();
-        if size > room {
-            continue;
-        }
-        room -= size;
-        kept.push((name.as_str().to_owned(), String::from_utf8_lossy(value).into_owned()));
-    }
-    kept
 }

@@ -24,6 +24,7 @@ mod body;
 mod controller;
 mod handshake;
 mod hook;
+mod judge;
 mod pages;
 mod private;
 mod server;
