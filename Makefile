@@ -41,8 +41,9 @@ bench: ## Measure the ingress, and the controller with 10,000 Subscriptions; wri
 	$(CARGO) bench --bench ingress
 
 .PHONY: crds
-crds: ## Write crds/, the chart's copy of it and docs/api.md from the types
+crds: ## Write crds/, the chart's copy of it, docs/api.md and the schema for editors from the types
 	$(CARGO) run --bin bellhop -- crds --dir crds
 	$(CARGO) run --bin bellhop -- crds --reference docs/api.md
+	$(CARGO) run --bin bellhop -- plugin schema > docs/triggerplugin.schema.json
 	mkdir -p charts/bellhop/files/crds
 	cp crds/*.yaml charts/bellhop/files/crds/

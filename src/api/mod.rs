@@ -5,6 +5,7 @@
 
 mod conditions;
 mod crds;
+mod editor;
 mod plugin_event;
 mod published;
 mod published_runner;
@@ -20,6 +21,7 @@ mod workflow_trigger;
 
 pub use conditions::{Conditions, Is, reason, type_};
 pub use crds::{all_crds, to_yaml};
+pub use editor::trigger_plugin_schema;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use plugin_event::*;
 pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedIdentity, PublishedRoute, RouteVersion};

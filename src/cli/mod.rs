@@ -24,6 +24,8 @@ mod output;
 #[cfg(feature = "cli")]
 mod person;
 #[cfg(feature = "cli")]
+mod plugin;
+#[cfg(feature = "cli")]
 mod replay;
 #[cfg(feature = "cli")]
 mod request_log;

@@ -1,6 +1,6 @@
 //! The commands of a person who works with Bellhop. The image is built without them.
 
-use super::{authorize, completion, create, events, exit, explain, listen, logs, replay, status};
+use super::{authorize, completion, create, events, exit, explain, listen, logs, plugin, replay, status};
 use clap::{CommandFactory, Subcommand};
 use std::io::Write;
 
@@ -24,6 +24,9 @@ pub enum Command {
     Replay(replay::Options),
     /// Show the events that a draft would have fired on
     Listen(listen::Options),
+    /// Write and check TriggerPlugins, without a cluster
+    #[command(subcommand, arg_required_else_help = true)]
+    Plugin(plugin::Command),
     /// Print the script that makes a shell complete commands and options
     Completion {
         /// The shell
@@ -52,6 +55,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Explain(options) => interruptible(async || explain::run(&options).await),
         Command::Replay(options) => interruptible(async || replay::run(&options).await),
         Command::Listen(options) => super::run::block_on(async |shutdown| listen::run(&options, &shutdown).await),
+        Command::Plugin(command) => plugin::run(&command),
         Command::Completion { shell } => {
             std::io::stdout().write_all(&completion::script(shell, super::Cli::command()))?;
             Ok(())

@@ -13,6 +13,10 @@ use uuid::Uuid;
 /// which hands out the whole body, would otherwise multiply a request beyond any disk.
 const MOST_VARIABLES: usize = 32 * 1024 * 1024;
 
+/// What is noted of a request without events, where that is what the plugin says.
+pub const NO_EVENT: &str = "the request carries no event";
+/// Why an event of the plugin that the Subscription did not ask for goes nowhere.
+pub const NOT_SUBSCRIBED: &str = "not subscribed";
 /// Why a trigger does not fire whose runner is gone.
 pub(super) const PAUSED: &str = "paused: the runner answered 410 Gone";
 
@@ -31,7 +35,7 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
         Err(error) => return nothing(error.to_string()),
     };
     if events.is_empty() {
-        return nothing("the request carries no event".to_owned());
+        return nothing(NO_EVENT.to_owned());
     }
     let identity = identity(request.delivery_id.as_deref(), &request.body);
     let mut room = MOST_VARIABLES;
@@ -60,7 +64,7 @@ fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u6
         }
     }
     if !route.is_subscribed(&outcome.name) {
-        outcome.skipped = Some("not subscribed".to_owned());
+        outcome.skipped = Some(NOT_SUBSCRIBED.to_owned());
         return outcome;
     }
     let (variables, notes) = route.plugin().variables(reading, event);

@@ -27,6 +27,8 @@ mod hook;
 mod judge;
 mod pages;
 mod private;
+#[cfg(feature = "cli")]
+mod rehearsal;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,8 @@ pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
 pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
+#[cfg(feature = "cli")]
+pub use rehearsal::{Rehearsal, rehearse};
 pub use server::{Limits, PeerCertificates, serve, serve_tls};
 
 use crate::config;

@@ -7,13 +7,21 @@ use std::fmt;
 pub struct Mistake {
     /// Path of the field, such as `spec.events[2].variables.ref.value`.
     pub field: String,
-    /// What was found there and what would be right; in an expression with `line:column`.
+    /// What was found there and what would be right; in an expression behind `line:column: `.
     pub problem: String,
 }
 
 impl Mistake {
     pub(crate) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
+    }
+
+    /// The place in an expression, line and column counted from 1, and the problem without it; nothing where the field as a
+    /// whole is meant.
+    pub fn position(&self) -> Option<(usize, usize, &str)> {
+        let (line, rest) = self.problem.split_once(':')?;
+        let (column, problem) = rest.split_once(": ")?;
+        Some((line.parse().ok()?, column.parse().ok()?, problem))
     }
 }
 

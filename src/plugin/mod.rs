@@ -17,6 +17,8 @@ mod oauth2;
 mod outgoing;
 mod request;
 mod response;
+#[cfg(feature = "cli")]
+mod rules;
 mod schema;
 mod secret;
 mod steps;
@@ -32,6 +34,8 @@ pub use call::HttpCall;
 pub use captures::{Captured, CapturedAfter, Found};
 pub use context::{CallContext, Credentials, WebhookRef};
 pub use definitions::{WholeEvent, WholeParameter, Written, whole_events};
+#[cfg(feature = "cli")]
+pub(crate) use error::nearest;
 pub use error::{BadBody, CallError, EvalError, Mismatch, Mistake, Refusal, TriggerMistake, join};
 pub use event::{Event, Reading, VariableNote};
 pub use find::Page;
@@ -40,6 +44,8 @@ pub use oauth2::{OAuth2, Token};
 pub use outgoing::{Facts, Outgoing, Rendered};
 pub use request::CallbackRequest;
 pub use response::{HttpResponse, redact, words};
+#[cfg(feature = "cli")]
+pub use rules::keeps_rule;
 pub use secret::Secret;
 pub use trigger::{SubscriptionInfo, Trigger};
 pub use webhook::WebhookReading;
