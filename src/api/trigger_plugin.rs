@@ -281,7 +281,7 @@ pub struct Call {
     /// Body: a CEL expression over `parameters`, `events`, `event` (with `perEvent`), `setup`, `callback.url`,
     /// `callback.name` (a name that is this Subscription's alone, for systems in which the caller names a webhook),
     /// `callback.secret` and `callback.attempt` (in create and update only; a UUID that is new for each create call), `page`
-    /// (in find) and `webhook` (in the calls about a webhook).
+    /// (in find), `webhook` (in the calls about a webhook) and `now` (the time of the call, a timestamp).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// How the body is written.
@@ -446,7 +446,9 @@ pub struct Capture {
     /// CEL expression over `response`, `callback.name`, `callback.attempt` and `event` that gives the webhook's id as a
     /// string.
     pub id: String,
-    /// CEL expression over `response` that gives the callback secret, where the external system chooses it.
+    /// CEL expression over `response` and `credentials` that gives the callback secret, where the external system chooses
+    /// it: in its answer, or where it signs with one of the credentials, such as `credentials.clientSecret`. With OAuth,
+    /// that is the secret of the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
     /// CEL expression over `response` that gives the end of the webhook's life: a string in RFC 3339, or a number of

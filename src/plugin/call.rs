@@ -148,6 +148,20 @@ impl Plugin {
         Err(CallError::OriginNotAllowed { field: field.to_owned(), origin, allowed })
     }
 
+    /// The credentials that a callback secret may be taken from, as expressions see them.
+    pub(crate) fn secret_credentials(credentials: &Credentials) -> Data {
+        let text = |secret: &Secret| secret.expose_str().map(string);
+        match credentials {
+            Credentials::ApiKey(values) => {
+                record(values.iter().filter_map(|(key, value)| Some((key.clone(), text(value)?))))
+            }
+            Credentials::AccessToken { client_secret, .. } => {
+                record(text(client_secret).map(|secret| (CLIENT_SECRET.to_owned(), secret)))
+            }
+            Credentials::None => record([] as [(String, Data); 0]),
+        }
+    }
+
     /// The credentials by the names that expressions use, and the headers that they go into.
     fn credentials<'a>(&'a self, credentials: &'a Credentials) -> Result<Option<Proof<'a>>, CallError> {
         let usable = |name: &str, secret: Option<&'a Secret>| {
@@ -159,20 +173,22 @@ impl Plugin {
                 let fields = method.keys.iter().map(|key| Ok((key.as_str(), usable(key, values.get(key))?)));
                 Ok(Some((fields.collect::<Result<_, CallError>>()?, &method.headers)))
             }
-            (Credentials::AccessToken(token), _, Some(method)) => {
+            (Credentials::AccessToken { token, .. }, _, Some(method)) => {
                 Ok(Some((vec![(ACCESS_TOKEN, usable(ACCESS_TOKEN, Some(token))?)], &method.headers)))
             }
             (Credentials::None, None, None) => Ok(None),
             (Credentials::None, Some(method), _) => Err(CallError::MissingCredential(method.keys.join(", "))),
             (Credentials::None, None, Some(_)) => Err(CallError::MissingCredential(ACCESS_TOKEN.to_owned())),
             (Credentials::ApiKey(_), None, _) => Err(CallError::NoSuchCall("authorization.apiKey")),
-            (Credentials::AccessToken(_), _, None) => Err(CallError::NoSuchCall("authorization.oauth2")),
+            (Credentials::AccessToken { .. }, _, None) => Err(CallError::NoSuchCall("authorization.oauth2")),
         }
     }
 }
 
 /// Name of an OAuth access token among the credentials.
 pub(crate) const ACCESS_TOKEN: &str = "accessToken";
+/// Name of the secret of an OAuth client among the credentials that a callback secret may be taken from.
+pub(crate) const CLIENT_SECRET: &str = "clientSecret";
 
 /// Credentials by name, and the headers that they go into.
 type Proof<'a> = (Vec<(&'a str, &'a str)>, &'a [(HeaderName, Expression)]);

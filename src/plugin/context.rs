@@ -1,6 +1,6 @@
 //! What a call is made of.
 
-use super::cel::value::{from_object, record, string, strings};
+use super::cel::value::{from_object, record, string, strings, timestamp};
 use super::cel::{Data, Variables};
 use super::secret::Secret;
 use serde_json::{Map, Value};
@@ -13,8 +13,13 @@ use uuid::Uuid;
 pub enum Credentials {
     /// What the user's Secret holds, by the plugin's keys.
     ApiKey(BTreeMap<String, Secret>),
-    /// An access token of OAuth 2.0.
-    AccessToken(Secret),
+    /// An access token of OAuth 2.0, and the secret of the client that it was issued to; empty where nobody needs it.
+    AccessToken {
+        /// The token.
+        token: Secret,
+        /// The client's secret.
+        client_secret: Secret,
+    },
     /// Nothing; for plugins whose external system asks for nothing.
     None,
 }
@@ -23,7 +28,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ApiKey(_) => "ApiKey(…)",
-            Self::AccessToken(_) => "AccessToken(…)",
+            Self::AccessToken { .. } => "AccessToken(…)",
             Self::None => "None",
         })
     }
@@ -34,7 +39,7 @@ impl Credentials {
     pub fn secrets(&self) -> Vec<&Secret> {
         match self {
             Self::ApiKey(values) => values.values().collect(),
-            Self::AccessToken(token) => vec![token],
+            Self::AccessToken { token, client_secret } => vec![token, client_secret],
             Self::None => Vec::new(),
         }
     }
@@ -73,6 +78,8 @@ pub struct CallContext<'a> {
     pub webhook: Option<&'a WebhookRef>,
     /// The attempt to create a webhook, new for each.
     pub attempt: Option<Uuid>,
+    /// The time of the call, in Unix milliseconds.
+    pub now: i64,
 }
 
 impl fmt::Debug for CallContext<'_> {
@@ -96,6 +103,7 @@ pub(crate) struct Given {
     event: Data,
     setup: Data,
     webhook: Data,
+    now: Data,
 }
 
 impl Given {
@@ -120,6 +128,7 @@ impl Given {
             event: context.event.map_or_else(super::cel::value::null, string),
             setup: record(texts(context.setup)),
             webhook: record(webhook.unwrap_or_default()),
+            now: timestamp(context.now),
         }
     }
 
@@ -132,5 +141,6 @@ impl Given {
             .with("event", &self.event)
             .with("setup", &self.setup)
             .with("webhook", &self.webhook)
+            .with("now", &self.now)
     }
 }

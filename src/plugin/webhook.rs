@@ -97,10 +97,12 @@ impl Plugin {
         let data = response.successful(create.call.success.as_ref())?;
         let given = Given::new(context, false);
         let variables = given.variables().with("response", &data);
+        let credentials = Self::secret_credentials(context.credentials);
+        let telling = Variables::default().with("response", &data).with("credentials", &credentials);
         let read = || -> Result<Captured, EvalError> {
             Ok(Captured {
                 id: filled(&create.id, &variables)?,
-                secret: create.secret.as_ref().map(|expression| secret(expression, &variables)).transpose()?,
+                secret: create.secret.as_ref().map(|expression| secret(expression, &telling)).transpose()?,
                 expires_at: end(create.expires_at.as_ref(), &variables)?,
                 values: texts(&create.values, &variables)?,
             })

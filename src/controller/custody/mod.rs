@@ -107,7 +107,8 @@ impl Custody {
     /// The credentials for calls to the external system.
     pub fn plugin_credentials(&self) -> Credentials {
         if let Some(token) = self.authorization.access_token() {
-            return Credentials::AccessToken(Secret::from(token.to_owned()));
+            let client_secret = Secret::from(self.authorization.client_secret.clone());
+            return Credentials::AccessToken { token: Secret::from(token.to_owned()), client_secret };
         }
         if self.credentials.is_empty() {
             return Credentials::None;

@@ -291,6 +291,7 @@ impl<'a> Calls<'a> {
             setup: &self.custody.setup,
             webhook: self.webhook.as_ref(),
             attempt: self.attempt,
+            now: crate::controller::now(),
         })
     }
 

@@ -1,12 +1,17 @@
 //! JSON to CEL values and back.
 
 use cel::common::types::{
-    CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelOptional, CelString, CelUInt,
+    CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelOptional, CelString, CelTimestamp,
+    CelUInt,
 };
 use cel::common::value::Val;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::collections::HashMap;
 use std::fmt;
+
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z in Unix milliseconds, between which a CEL timestamp lies.
+const FIRST: i64 = -62_135_596_800_000;
+const LAST: i64 = 253_402_300_799_999;
 
 /// A CEL value that owns everything it is made of.
 pub(crate) type Data = Box<dyn Val>;
@@ -27,6 +32,14 @@ pub(crate) fn string(text: impl Into<String>) -> Data {
 
 pub(crate) fn integer(number: i64) -> Data {
     Box::new(CelInt::from(number))
+}
+
+/// The CEL timestamp of a time in Unix milliseconds; null for one that is not in the years 1 to 9999.
+pub(crate) fn timestamp(millis: i64) -> Data {
+    match chrono::DateTime::from_timestamp_millis(millis) {
+        Some(time) if (FIRST..=LAST).contains(&millis) => Box::new(CelTimestamp::from(time.fixed_offset())),
+        _ => null(),
+    }
 }
 
 fn unsigned(number: u64) -> Data {
@@ -116,7 +129,7 @@ pub(crate) fn to_json(value: &dyn Val) -> Result<serde_json::Value, String> {
     if value.downcast_ref::<CelNull>().is_some() {
         return Ok(serde_json::Value::Null);
     }
-    if let Some(time) = value.downcast_ref::<cel::common::types::CelTimestamp>() {
+    if let Some(time) = value.downcast_ref::<CelTimestamp>() {
         return Ok(time.inner().to_rfc3339().into());
     }
     Err(format!("is {}, which JSON cannot write", describe_type(value)))

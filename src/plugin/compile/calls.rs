@@ -29,7 +29,7 @@ struct Allowed {
 impl Allowed {
     fn scope(&self, scope: Scope) -> Scope {
         let callback: &[&str] = if self.making { &["url", "name", "secret", "attempt"] } else { &["url", "name"] };
-        let mut scope = self.surroundings(scope.any("events")).record("callback", callback.iter().copied());
+        let mut scope = self.surroundings(scope.any("events").any("now")).record("callback", callback.iter().copied());
         if self.page {
             scope = scope.any("page");
         }
@@ -212,7 +212,8 @@ impl Compiler<'_> {
         let call = self.call("spec.webhook.create", &create.call, &Allowed { making: true, ..about.clone() }, taken);
         let id = response_scope().record("callback", ["name", "attempt"]);
         let id = if about.event { id.any("event") } else { id };
-        let secret = self.optional(&format!("{field}.secret"), capture.secret.as_ref(), &response);
+        let telling = response_scope().record("credentials", self.secret_names());
+        let secret = self.optional(&format!("{field}.secret"), capture.secret.as_ref(), &telling);
         if create.exclusive && create.idempotent {
             let problem = "contradicts `idempotent: true`: a call that changes the webhook that is there makes no second one \
                            that could be refused; leave one of the two out";

@@ -5,7 +5,7 @@ mod calls;
 mod events;
 mod oauth2;
 
-use super::call::{ACCESS_TOKEN, ApiKey, Call};
+use super::call::{ACCESS_TOKEN, ApiKey, CLIENT_SECRET, Call};
 use super::cel::{Expression, Scope, with_stack};
 use super::error::Mistake;
 use super::schema::Schema;
@@ -193,6 +193,18 @@ impl Compiler<'_> {
             (None, None) => Vec::new(),
         };
         names.into_iter().map(|name| format!("credentials.{name}")).collect()
+    }
+
+    /// The credentials that a callback secret may be taken from: with several methods, what all have.
+    fn secret_names(&self) -> Vec<String> {
+        let authorization = &self.spec.authorization;
+        let client = || vec![CLIENT_SECRET.to_owned()];
+        match (&authorization.api_key, &authorization.oauth2) {
+            (Some(method), None) => method.keys.clone(),
+            (Some(method), Some(_)) => client().into_iter().filter(|name| method.keys.contains(name)).collect(),
+            (None, Some(_)) => client(),
+            (None, None) => Vec::new(),
+        }
     }
 
     /// Checks the name of something that is captured: expressions and URLs have to be able to mention it.

@@ -18,8 +18,15 @@ pub(super) struct Given {
     pub(super) webhook: Option<WebhookRef>,
 }
 
+/// 2023-11-14T22:13:20.500Z
+const NOW: i64 = 1_700_000_000_500;
+
 pub(super) fn key(token: impl Into<Secret>) -> Credentials {
     Credentials::ApiKey(BTreeMap::from([("token".to_owned(), token.into())]))
+}
+
+pub(super) fn access_token(token: &str) -> Credentials {
+    Credentials::AccessToken { token: Secret::from(token), client_secret: Secret::from("cl13nt") }
 }
 
 pub(super) fn given(parameters: Value) -> Given {
@@ -47,6 +54,7 @@ impl Given {
             setup: &self.setup,
             webhook: self.webhook.as_ref(),
             attempt: Some(Uuid::from_u128(7)),
+            now: NOW,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is kept of answers.
 
-use super::calls::{URL, acme, response};
+use super::calls::{URL, access_token, acme, response};
 use super::*;
 use std::collections::BTreeMap;
 
@@ -102,6 +102,54 @@ fn create_tells_the_id_the_secret_and_more() {
     answer.body = json!({"secret": "x".repeat(5000), "resourceId": "r"}).to_string().into();
     let error = plugin.created(&given.context(), &answer).unwrap_err().to_string();
     assert!(error.contains("at most 4096 are kept"), "{error}");
+}
+
+#[test]
+fn a_callback_secret_may_be_one_of_the_credentials() {
+    let told = |method: Value, secret: &str| {
+        let create = ("/webhook/create/body", json!("{'url': callback.url}"));
+        let update = ("/webhook/update/body", json!("{'id': webhook.id}"));
+        let capture = ("/webhook/create/capture", json!({"id": "string(response.body.id)", "secret": secret}));
+        let origins = ("/allowedOrigins", json!(["{+parameters.baseURL}", "https://x.example"]));
+        compile(with_all([("/authorization", method), origins, create, update, capture]))
+    };
+    let answer = response(201, r#"{"id": 17}"#);
+    let keys = json!({"apiKey": {"keys": ["token", "signingKey"]}});
+    let plugin = told(keys.clone(), "credentials.signingKey").unwrap();
+    assert_eq!(plugin.secret_source(), SecretSource::External);
+    let mut given = acme();
+    given.credentials = Credentials::ApiKey(
+        [("token", "t0ken"), ("signingKey", "s1gn")].map(|(key, value)| (key.to_owned(), Secret::from(value))).into(),
+    );
+    let captured = plugin.created(&given.context(), &answer).unwrap();
+    assert_eq!(captured.secret.unwrap().expose(), b"s1gn");
+    given.credentials = Credentials::ApiKey(BTreeMap::from([("token".to_owned(), Secret::from("t0ken"))]));
+    let error = plugin.created(&given.context(), &answer).unwrap_err().to_string();
+    assert!(error.contains("signingKey") && !error.contains("t0ken"), "{error}");
+
+    // With OAuth, it is the client's secret.
+    let oauth = json!({
+        "authorizationURL": "https://x.example/authorize", "tokenURL": "https://x.example/token",
+    });
+    let plugin = told(json!({"oauth2": oauth}), "credentials.clientSecret").unwrap();
+    given.credentials = access_token("t0ken");
+    assert_eq!(plugin.created(&given.context(), &answer).unwrap().secret.unwrap().expose(), b"cl13nt");
+    let mistakes = told(json!({"oauth2": oauth}), "credentials.accessToken").unwrap_err();
+    assert_eq!(mistakes[0].field, "spec.webhook.create.capture.secret");
+    // With both methods, what both have.
+    let both = json!({"apiKey": {"keys": ["token", "signingKey"]}, "oauth2": oauth});
+    assert!(told(both, "credentials.signingKey").is_err());
+    let both = json!({"apiKey": {"keys": ["token", "clientSecret"]}, "oauth2": oauth});
+    told(both, "credentials.clientSecret").unwrap();
+    assert!(told(keys, "credentials.other").is_err());
+}
+
+#[test]
+fn calls_know_the_time() {
+    let body = "{'url': callback.url, 'secret': callback.secret, 'until': string(now + duration('72h'))}";
+    let plugin = compile(with_all([("/webhook/create/body", json!(body))])).unwrap();
+    let call = plugin.create_call(&acme().context()).unwrap();
+    assert_eq!(super::calls::body(&call)["until"], json!("2023-11-17T22:13:20.5Z"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! OAuth 2.0: URLs, origins, default clients, token responses.
 
-use super::calls::{acme, given, response};
+use super::calls::{access_token, acme, given, response};
 use super::*;
 use crate::api::{ClientAuthentication, OAuth2Grant};
 use std::time::Duration;
@@ -36,11 +36,11 @@ fn a_method_is_offered_and_says_how_it_works() {
     assert_eq!(compile(spec).unwrap().offers(), ["manual"]);
 
     let mut given = acme();
-    given.credentials = Credentials::AccessToken(Secret::from("t0ken"));
+    given.credentials = access_token("t0ken");
     let call = plugin.create_call(&given.context()).unwrap();
     assert_eq!(call.headers["authorization"], "Bearer t0ken");
     assert!(call.headers["authorization"].is_sensitive());
-    given.credentials = Credentials::AccessToken(Secret::from(""));
+    given.credentials = access_token("");
     let missing = plugin.create_call(&given.context()).unwrap_err();
     assert_eq!(missing, CallError::MissingCredential("accessToken".to_owned()));
     assert!(super::plugin().oauth2().is_none());
@@ -188,7 +188,7 @@ fn the_examples_have_their_vendors_addresses() {
     assert_eq!(github.oauth2().unwrap().client_authentication, ClientAuthentication::Body);
     let url = github.token_url(&given.parameters).unwrap();
     assert_eq!(url.as_str(), "https://github.com/login/oauth/access_token");
-    given.credentials = Credentials::AccessToken(Secret::from("gho"));
+    given.credentials = access_token("gho");
     let create = github.create_call(&given.context()).unwrap();
     assert_eq!(create.headers["authorization"], "Bearer gho");
     assert_eq!(create.headers["accept"], "application/vnd.github+json");

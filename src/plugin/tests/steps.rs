@@ -1,6 +1,6 @@
 //! Calls before and after `create`, and what they capture.
 
-use super::calls::{URL, acme, body, response};
+use super::calls::{URL, access_token, acme, body, response};
 use super::*;
 use std::collections::BTreeMap;
 
@@ -157,6 +157,6 @@ fn a_credential_may_be_in_the_path_and_is_never_shown() {
     assert_eq!(url.as_str(), "https://git.example.com/bota%40b%2Fc%3Fd%23e/setWebhook");
     given.credentials = Credentials::None;
     assert_eq!(plugin.create_call(&given.context()).unwrap_err(), CallError::MissingCredential("token".into()));
-    given.credentials = Credentials::AccessToken(Secret::from("t"));
+    given.credentials = access_token("t");
     assert_eq!(plugin.create_call(&given.context()).unwrap_err(), CallError::NoSuchCall("authorization.oauth2"));
 }

@@ -127,6 +127,7 @@ async fn rehearse<V: Vendor>(vendor: V, what: Rehearsal<'_>) -> Result<()> {
         setup: &nothing,
         webhook: None,
         attempt: Some(Uuid::new_v4()),
+        now: bellhop_harness::vendor::now(),
     };
 
     // Wrong credentials are refused, and the right ones have an account.
