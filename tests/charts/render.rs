@@ -1,7 +1,8 @@
 //! What is rendered, for a matrix of values: every rendering is held against the same rules.
 
 use crate::support::{
-    PUBLIC_URL, bellhop, find, items, kind, name, namespace, pod_templates, read_yaml, strings, template, title,
+    PUBLIC_URL, bellhop, file, find, items, kind, name, namespace, pod_templates, read, read_yaml, strings, template,
+    title,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
@@ -567,6 +568,35 @@ fn the_catalogue_renders_what_is_chosen_as_it_is_written() {
     let one = template("bellhop-plugins", "plugins", &["--set=plugins={github},keep=false"]);
     assert_eq!(one.iter().map(name).collect::<Vec<_>>(), ["github"]);
     assert!(one[0]["metadata"]["annotations"].is_null());
+}
+
+#[test]
+fn every_plugin_of_the_catalogue_can_be_chosen() {
+    let folder = std::fs::read_dir(file("charts/bellhop-plugins/plugins")).unwrap();
+    let names: BTreeSet<String> = folder
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".yaml").unwrap().to_owned())
+        .collect();
+    let schema: Value = serde_json::from_str(&read("charts/bellhop-plugins/values.schema.json")).unwrap();
+    let known: Vec<&str> = schema["properties"]["plugins"]["items"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    assert_eq!(known, names.iter().collect::<Vec<_>>(), "values.schema.json and the files");
+    let readme = read("charts/bellhop-plugins/README.md");
+    let chosen = names.iter().cloned().collect::<Vec<_>>().join(",");
+    let all = template("bellhop-plugins", "plugins", &[&format!("--set=plugins={{{chosen}}}")]);
+    assert_eq!(all.iter().map(|plugin| name(plugin).to_owned()).collect::<BTreeSet<_>>(), names);
+    for plugin in &all {
+        let name = name(plugin);
+        assert!(readme.contains(&format!("- `{name}`: ")), "README.md of the chart does not list {name}");
+        let written = read_yaml(&format!("charts/bellhop-plugins/plugins/{name}.yaml"));
+        assert_eq!(plugin["spec"], written["spec"], "{name}");
+        for field in ["initials", "documentationURL", "description"] {
+            assert!(plugin["spec"][field].is_string() || ["gitea", "github"].contains(&name), "{name} has no {field}");
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Every example can be applied.
+//! Every example and every plugin of the catalogue can be applied.
 
 use crate::support::Workspace;
 use anyhow::{Result, ensure};
@@ -7,7 +7,7 @@ use bellhop_harness::eventually;
 use kube::{Api, ResourceExt};
 
 #[tokio::test]
-async fn every_example_is_taken_by_the_api_server_and_every_plugin_compiles() -> Result<()> {
+async fn every_example_and_the_catalogue_are_taken_by_the_api_server_and_every_plugin_compiles() -> Result<()> {
     let workspace = Workspace::shared("examples").await?;
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut applied = 0;
@@ -19,6 +19,8 @@ async fn every_example_is_taken_by_the_api_server_and_every_plugin_compiles() ->
         }
     }
     ensure!(applied >= 2, "only {applied} examples were found");
+    let catalogue = folder.with_file_name("charts").join("bellhop-plugins/plugins");
+    workspace.control_plane.kubectl(["apply", "--server-side", "-f", &catalogue.to_string_lossy()]).await?;
     let runners = folder.join("runners");
     workspace.control_plane.kubectl(["apply", "--server-side", "-f", &runners.to_string_lossy()]).await?;
     let plugins = Api::<TriggerPlugin>::all(workspace.client.clone());
