@@ -10,6 +10,7 @@ mod handshakes;
 mod manual;
 mod paging;
 mod per_event;
+mod plugins;
 mod rehearsal;
 mod rotation;
 mod stage;

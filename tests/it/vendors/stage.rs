@@ -1,5 +1,6 @@
 //! What the stories share: a vendor's stand-in, its plugin, and a workspace.
 
+use super::plugins;
 use crate::support::{self, Own, PATIENCE, Workspace, note_secret};
 use anyhow::{Context, Result, bail, ensure};
 use bellhop::api::{Subscription, TriggerPlugin};
@@ -12,7 +13,6 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -45,8 +45,7 @@ pub async fn brisk() -> &'static Own {
 }
 
 impl<V: Vendor> Stage<'static, V> {
-    /// Starts the vendor, and installs the plugin `vendor-NAME` of the file `NAME.yaml`. `parameters` are the
-    /// Subscription's, besides `baseURL`.
+    /// Starts the vendor, and installs its plugin `vendor-NAME`. `parameters` are the Subscription's, besides `baseURL`.
     pub async fn new(name: &str, vendor: V, parameters: Value) -> Result<Stage<'static, V>> {
         let workspace = Workspace::shared(&format!("vendor-{name}")).await?;
         Stage::of(workspace, name, vendor, parameters).await
@@ -67,8 +66,9 @@ impl<'a, V: Vendor> Stage<'a, V> {
     }
 
     async fn of(workspace: Workspace<'a>, name: &str, vendor: V, parameters: Value) -> Result<Stage<'a, V>> {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/vendors/{name}.yaml"));
-        workspace.control_plane.apply_file(&file).await?;
+        let (plugin, params) = (plugins::plugin(name)?, PatchParams::apply("test").force());
+        let api = Api::<TriggerPlugin>::all(workspace.client.clone());
+        api.patch(&format!("vendor-{name}"), &params, &Patch::Apply(&plugin)).await?;
         let vendor = Standin::start(vendor)?;
         let base_url = vendor.url();
         Ok(Stage { vendor, workspace, plugin: format!("vendor-{name}"), parameters, base_url })
