@@ -59,6 +59,7 @@ pub mod proxy;
 pub mod runner;
 pub mod runner_systems;
 pub mod server;
+pub mod signers;
 pub mod vendor;
 pub mod verifier;
 pub mod wait;

@@ -7,6 +7,7 @@ mod encodings;
 mod exclusive;
 mod expiry;
 mod handshakes;
+mod libraries;
 mod manual;
 mod paging;
 mod per_event;
