@@ -1,8 +1,8 @@
-//! What the API server itself refuses, and that `crds/` is what the types say.
+//! What the API server itself refuses, and that `crds/` and the schema for editors are what the types say.
 
 use crate::support::Workspace;
 use anyhow::{Result, ensure};
-use bellhop::api::{all_crds, to_yaml};
+use bellhop::api::{all_crds, to_yaml, trigger_plugin_schema};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -16,6 +16,14 @@ fn the_files_in_crds_are_what_the_types_say() {
             "{name} is not what the types say; `make crds` writes it"
         );
     }
+}
+
+#[test]
+fn the_schema_for_editors_is_what_the_types_say() {
+    let expected = serde_json::to_string_pretty(&trigger_plugin_schema()).unwrap() + "\n";
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/triggerplugin.schema.json");
+    let same = std::fs::read_to_string(file).is_ok_and(|file| file == expected);
+    assert!(same, "docs/triggerplugin.schema.json is not what the types say; `make crds` writes it");
 }
 
 #[test]
