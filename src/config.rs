@@ -126,6 +126,11 @@ pub struct Controller {
     #[arg(long, env = "BELLHOP_LOG_API_SERVICE")]
     pub log_api_service: Option<String>,
 
+    /// Lets WorkflowTriggers have the cluster as their runner: an object is made for each event, under the rights of a
+    /// ServiceAccount of their namespace that allows it
+    #[arg(long, env = "BELLHOP_RESOURCE_RUNNERS", action = clap::ArgAction::SetTrue)]
+    pub resource_runners: bool,
+
     /// Most changes a minute of status.lastRequestTime, of all Subscriptions together; 0: it is not written
     #[arg(long, env = "BELLHOP_ACTIVITY_WRITES", default_value_t = 600)]
     pub activity_writes: u32,

@@ -117,6 +117,7 @@ async fn bellhop(served: Served) -> Result<()> {
         spool: spool.clone(),
         runners: Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?,
         addresses: AddressPolicy::new(common.allow_addresses.clone()),
+        controller: ingress::Controller::Absent,
         metrics: metrics.clone(),
         health: health.clone(),
     };

@@ -11,6 +11,7 @@ mod published;
 mod published_runner;
 mod reference;
 mod report;
+mod resource_event;
 mod runner;
 mod schema;
 mod subscription;
@@ -28,6 +29,7 @@ pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedIdent
 pub use published_runner::PublishedRunner;
 pub use reference::to_markdown;
 pub use report::{Gone, Report, Seen, Tally, Told, TriggerReport};
+pub use resource_event::{ResourceAnswer, ResourceEvent};
 pub use runner::*;
 pub use subscription::*;
 pub use trigger_plugin::*;
@@ -51,6 +53,10 @@ pub const ROTATE_ANNOTATION: &str = "bellhop.dev/rotate-requested-at";
 
 /// Annotation of a Secret with an OAuth client: with the value `true`, it is the workspace's default for its plugin.
 pub const DEFAULT_CLIENT_ANNOTATION: &str = "bellhop.dev/is-default-client";
+
+/// Annotation of a ServiceAccount: with the value `true`, WorkflowTriggers of its namespace may name it in
+/// `spec.runner.resource`, so that objects are made under its rights.
+pub const ALLOW_RESOURCE_RUNNERS_ANNOTATION: &str = "bellhop.dev/allow-resource-runners";
 
 /// The finalizer of Subscriptions (their webhook has to be deleted) and of TriggerPlugins in use.
 pub const FINALIZER: &str = "bellhop.dev/finalizer";

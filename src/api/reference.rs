@@ -221,7 +221,7 @@ mod tests {
             "| `pluginRef.name` | string | *required* | Name of the object.<br>Limits: 1 to 253 characters. |",
             "| `mode` | string | `\"Published\"` | Whether the trigger fires.<br>Limits: one of `Published`, `Draft`, `Suspended`. |",
             "| `delivery.maxAttempts` | integer | `12` | Attempts before the delivery becomes a dead letter.<br>Limits: 1 to 100. |",
-            "<br>Rule `has(self.service) != has(self.url)`: \"set exactly one of service and url\"",
+            "<br>Rule `!(has(self.format) && has(self.request))`: \"format is how a CloudEvent is written; leave it out beside request\"",
             "- Rule `self.spec == oldSelf.spec`: \"a Subscription cannot be changed: delete it and create a new one;",
             "| Short names | `bsub` |",
             "| Ready | string | `.status.conditions[?(@.type=='Ready')].status` |  |",

@@ -10,13 +10,19 @@ use std::collections::BTreeMap;
 /// used to sign for, runners. No TriggerPlugin can have this name: a plugin's Secrets are not for runners.
 pub const FOR_RUNNERS: &str = "runners";
 
-/// What runs workflows; exactly one of `service` and `url`.
+/// What runs workflows; exactly one of `service`, `url` and `resource`.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.service) != has(self.url)").message("set exactly one of service and url"),
+    validation = Rule::new("[has(self.service), has(self.url), has(self.resource)].exists_one(is_set, is_set)")
+        .message("set exactly one of service, url and resource"),
     validation = Rule::new("!(has(self.format) && has(self.request))")
-        .message("format is how a CloudEvent is written; leave it out beside request")
+        .message("format is how a CloudEvent is written; leave it out beside request"),
+    validation = Rule::new(
+        "!has(self.resource) || ![has(self.format), has(self.headers), has(self.request), has(self.credentials), \
+         has(self.signature)].exists(is_set, is_set)"
+    )
+    .message("format, headers, request, credentials and signature are about HTTP; leave them out beside resource")
 )]
 pub struct Runner {
     /// A Service of the same namespace.
@@ -26,6 +32,9 @@ pub struct Runner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub url: Option<String>,
+    /// An object of the cluster that is made for each event; the administrator must have switched this on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<ResourceRunner>,
     /// How the CloudEvent is written. Left out: `Binary`. Not together with `request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<EventFormat>,
@@ -48,8 +57,8 @@ pub struct Runner {
 
 impl Runner {
     /// Where the runner is, whatever it is sent.
-    pub fn place(&self) -> (&Option<ServiceRunner>, &Option<String>) {
-        (&self.service, &self.url)
+    pub fn place(&self) -> (&Option<ServiceRunner>, &Option<String>, &Option<ResourceRunner>) {
+        (&self.service, &self.url, &self.resource)
     }
 
     /// Whether nothing may be sent without the content of a Secret.
@@ -76,6 +85,38 @@ pub struct ServiceRunner {
 
 fn root_path() -> String {
     "/".to_owned()
+}
+
+/// An object that is made once for each event, in the trigger's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceRunner {
+    /// Name of a ServiceAccount of the same namespace with the annotation `bellhop.dev/allow-resource-runners: "true"`. The
+    /// object is made under its rights alone.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub service_account_name: String,
+    /// The object, as it would be applied, of any kind that lives in a namespace. Its name is derived from the event, its
+    /// namespace is the trigger's: of `metadata`, only `labels` and `annotations` are written here.
+    #[schemars(schema_with = "super::schema::free_object")]
+    pub manifest: serde_json::Map<String, serde_json::Value>,
+    /// Fields of the manifest whose values come from the event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub fields: Vec<ResourceField>,
+}
+
+/// A field of a manifest, and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceField {
+    /// Where the field is, as a JSON Pointer (RFC 6901), such as `/spec/template/spec/containers/0/env/0/value`; in a name,
+    /// `~1` is a slash and `~0` a tilde. What the field is in must be in the manifest.
+    #[schemars(length(min = 2, max = 1024), regex(pattern = "^/"))]
+    pub path: String,
+    /// A CEL expression over `variables`, `event`, `subscription`, `trigger` and `delivery`. What it gives is written there
+    /// as JSON.
+    #[schemars(length(min = 1, max = 4096))]
+    pub value: String,
 }
 
 /// How a CloudEvent is written into an HTTP request.

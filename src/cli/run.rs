@@ -276,6 +276,7 @@ impl Ingress {
                 spool: spool.clone(),
                 runners,
                 addresses: AddressPolicy::new(common.allow_addresses.clone()),
+                controller: controller.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
             },

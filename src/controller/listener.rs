@@ -6,6 +6,7 @@
 //! | `POST /admission/<token>` | the API server | an AdmissionReview |
 //! | `POST /internal/activity` | the ingress | 204; 503 if this replica does not hold the Lease: ask another |
 //! | `POST /internal/secrets` | the ingress | 204 if the secret is stored; 409 if another one is; 404 if nothing waits for one |
+//! | `POST /internal/resources` | the ingress | what came of the object that an event is to make: `resource_runner/` |
 //! | `/apis/log.bellhop.dev/…` | the API server's front proxy | the request log: `log/api/` |
 //!
 //! `/internal/` needs the key that is published for the ingress, `/admission/` a token, which only the API server is told,
@@ -15,6 +16,7 @@ use super::Failure;
 use super::activity::Desk;
 use super::admission::Admission;
 use super::certificates::{Keeper, Lives, Newest, Resolver, Whoever};
+use super::resource_runner::{self, Resources};
 use crate::api::Report;
 use crate::config;
 use crate::delivery::Runners;
@@ -91,13 +93,15 @@ impl Listener {
         extra: Router,
     ) -> anyhow::Result<Self> {
         let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
+        let runners = runners.with_resources(options.resource_runners);
+        let resources = Resources::new(client.clone(), common.scope(), options.resource_runners);
         let lives = Lives { authority: options.authority_life, leaf: options.certificate_life };
         let names = names(common, options);
         let (keeper, newest) = Keeper::new(client.clone(), &common.namespace, names, lives, metrics.clone());
         let (scope, cap) = (common.scope(), options.max_subscriptions);
         let admission = Arc::new(Admission::new(client, &common.namespace, scope, runners, cap, metrics));
         let desk = Desk::default();
-        let internal = internal(desk.clone(), capture);
+        let internal = internal(desk.clone(), capture).merge(resource_runner::router(resources));
         let network = Router::new()
             .merge(for_api_server(newest.clone(), move |request| review(admission.clone(), request)))
             .merge(guarded(internal.clone(), newest.clone()))
@@ -242,7 +246,11 @@ async fn secret(capture: &Capture, body: Body) -> Response {
     }
 }
 
-async fn read<T: serde::de::DeserializeOwned>(body: Body, most: usize) -> Result<T, Response> {
+/// Reads what is asked, of at most so many bytes.
+///
+/// # Errors
+/// The answer: it is larger, or not what is expected.
+pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Body, most: usize) -> Result<T, Response> {
     let refusal = |status: StatusCode, why: String| (status, why).into_response();
     let body = to_bytes(body, most).await;
     let body = body.map_err(|_| refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("at most {most} bytes are read\n")))?;

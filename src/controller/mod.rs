@@ -19,6 +19,7 @@ pub mod listener;
 mod orphans;
 mod plugins;
 pub mod replicas;
+pub mod resource_runner;
 pub mod seldom;
 mod slots;
 mod subscription;
@@ -52,6 +53,7 @@ use kube::runtime::events::Recorder;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use replicas::Replicas;
+use resource_runner::Resources;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -77,6 +79,7 @@ pub struct Context {
     replicas: Replicas,
     metrics: Metrics,
     runners: Runners,
+    resources: Resources,
     recorder: Recorder,
     key: InstallationKey,
     vault: Vault,
@@ -157,6 +160,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         () = shutdown.cancelled() => return Ok(()),
     };
     let runners = Runners::new(&common.cluster_domain, &common.allow_runner_origins).map_err(anyhow::Error::msg)?;
+    let runners = runners.with_resources(options.resource_runners);
     let (scope, all) = (common.scope(), watcher::Config::default());
     let all_plugins = vec![Api::all(client.clone())];
     let (plugins, [own_plugins, plugins_of_subscriptions, plugins_of_triggers]) = watch::follow_changes_of(
@@ -205,6 +209,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         replicas,
         metrics,
         runners,
+        resources: Resources::new(client.clone(), common.scope(), options.resource_runners),
         recorder: Recorder::new(client.clone(), reporter()),
         key,
         vault: Vault::new(client.clone(), &common.namespace),

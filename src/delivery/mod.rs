@@ -15,6 +15,7 @@ mod matching;
 mod order;
 mod queue;
 mod request;
+mod resource;
 mod retry;
 mod runner;
 mod scheduler;
@@ -29,7 +30,7 @@ pub use retry::{Outcome, Verdict, retry_after, verdict};
 pub use runner::{RunnerError, Runners};
 
 use crate::external::address::AddressPolicy;
-use crate::ingress::{Health, now_millis};
+use crate::ingress::{Controller, Health, now_millis};
 use crate::routes::Handle;
 use crate::spool::{PendingDelivery, Spool};
 use crate::telemetry::Metrics;
@@ -63,6 +64,8 @@ pub struct Context {
     pub runners: Runners,
     /// Which addresses may be called.
     pub addresses: AddressPolicy,
+    /// Who makes objects of the cluster, which the ingress may not.
+    pub controller: Controller,
     /// Metrics of this process.
     pub metrics: Metrics,
     /// Health of this process.
@@ -108,8 +111,9 @@ pub fn start(context: Context, shutdown: CancellationToken) -> io::Result<Runnin
 /// # Errors
 /// If the HTTP client cannot be made.
 pub async fn run(context: Context, limits: Limits, shutdown: CancellationToken) -> Result<(), reqwest::Error> {
-    let Context { routes, spool, runners, addresses, metrics, health } = context;
+    let Context { routes, spool, runners, addresses, controller, metrics, health } = context;
     let sender = Sender::new(routes.clone(), spool.clone(), runners.clone(), addresses, metrics.clone())?;
+    let sender = sender.with_controller(controller);
     // Before that, every trigger would seem to be gone.
     tokio::select! {
         () = routes.synced() => {}
@@ -145,6 +149,11 @@ impl Attempts for Live {
         let Some(trigger) = self.routes.trigger(delivery.key.trigger) else {
             return Way { runner: "".into(), workspace: "".into() };
         };
+        if trigger.spec.runner.resource.is_some() {
+            // One for each workspace: what holds up objects of one, such as an admission webhook, holds up no other.
+            let runner = format!("the cluster: {}", trigger.namespace);
+            return Way { runner: runner.into(), workspace: trigger.namespace.clone() };
+        }
         // What has no URL is called by nobody, and ends at once.
         let url = self.runners.url(&trigger.namespace, &trigger.spec.runner);
         let runner = url.map_or_else(|_| "".into(), |url| url.origin().ascii_serialization().into());

@@ -134,6 +134,8 @@ pub fn prepare(parts: &Parts<'_>, runners: &Runners) -> Result<Request, Unsendab
             headers.extend(additional);
             (Method::POST, headers, body.into())
         }
+        // It is not sent: see `resource.rs`.
+        Rendered::Object(_) => return Err("the runner is the cluster, which nothing is sent to".into()),
     };
     if let Some(key) = signing_key {
         sign(&mut headers, &key, message_id(event.event.id, trigger.uid), parts.now / 1000, &body)?;

@@ -6,8 +6,8 @@ use url::{Host, Url};
 /// Why there is no URL for a runner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunnerError {
-    /// The field `runner` names neither a Service nor a URL, or both.
-    #[error("runner: set exactly one of service and url")]
+    /// The field `runner` says nothing of where it is, or more than one thing.
+    #[error("runner: set exactly one of service, url and resource")]
     NotOne,
     /// What it names is malformed.
     #[error("runner: {0}")]
@@ -15,6 +15,9 @@ pub enum RunnerError {
     /// The administrator has not allowed the URL's origin.
     #[error("runner.url: the origin {0} is not allowed; the administrator allows origins with --allow-runner-origin")]
     NotAllowed(String),
+    /// The administrator has not switched on runners that are the cluster.
+    #[error("runner.resource: objects are not made here; the administrator switches this on with --resource-runners")]
+    ResourcesOff,
 }
 
 /// Where runners may be.
@@ -22,6 +25,7 @@ pub enum RunnerError {
 pub struct Runners {
     cluster_domain: String,
     allowed: Vec<AllowedOrigin>,
+    resources: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -40,15 +44,34 @@ impl Runners {
     /// A line that names the origin that cannot be read.
     pub fn new(cluster_domain: &str, origins: &[String]) -> Result<Self, String> {
         let allowed = origins.iter().map(|origin| AllowedOrigin::parse(origin)).collect::<Result<_, _>>()?;
-        Ok(Self { cluster_domain: cluster_domain.trim_matches('.').to_owned(), allowed })
+        Ok(Self { cluster_domain: cluster_domain.trim_matches('.').to_owned(), allowed, resources: false })
+    }
+
+    /// The same, where objects of the cluster are made for events, or are not.
+    pub fn with_resources(self, switched_on: bool) -> Self {
+        Self { resources: switched_on, ..self }
+    }
+
+    /// Whether events may go to this runner, named in this namespace.
+    ///
+    /// # Errors
+    /// If the runner is malformed or not allowed.
+    pub fn check(&self, namespace: &str, runner: &Runner) -> Result<(), RunnerError> {
+        match (&runner.resource, self.resources) {
+            (None, _) => self.url(namespace, runner).map(drop),
+            (Some(_), _) if runner.service.is_some() || runner.url.is_some() => Err(RunnerError::NotOne),
+            (Some(_), false) => Err(RunnerError::ResourcesOff),
+            (Some(_), true) => Ok(()),
+        }
     }
 
     /// The URL to which the events for `runner`, named in this namespace, are posted.
     ///
     /// # Errors
-    /// If the runner is malformed or not allowed.
+    /// If the runner is malformed, not allowed, or has no URL.
     pub fn url(&self, namespace: &str, runner: &Runner) -> Result<Url, RunnerError> {
         match (&runner.service, &runner.url) {
+            _ if runner.resource.is_some() => Err(RunnerError::NotOne),
             (Some(service), None) => {
                 // The API server has checked these; a name that could end the host would leave the workspace.
                 if !is_label(&service.name) || !is_label(namespace) {
@@ -133,7 +156,7 @@ impl AllowedOrigin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::ServiceRunner;
+    use crate::api::{ResourceRunner, ServiceRunner};
 
     fn runners(origins: &[&str]) -> Runners {
         let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
@@ -228,6 +251,21 @@ mod tests {
         let both = Runner { url: Some("http://127.0.0.1/".into()), ..service("runner", "/") };
         assert_eq!(runners(&["http://127.0.0.1:*"]).url("team-a", &both), Err(RunnerError::NotOne));
         assert_eq!(runners(&[]).url("team-a", &Runner::default()), Err(RunnerError::NotOne));
+        let resource = ResourceRunner {
+            service_account_name: "workflows".into(),
+            manifest: serde_json::Map::new(),
+            fields: Vec::new(),
+        };
+        let object = Runner { resource: Some(resource.clone()), ..Runner::default() };
+        let mixed = Runner { resource: Some(resource), ..service("runner", "/") };
+        let on = runners(&[]).with_resources(true);
+        assert_eq!(runners(&[]).check("team-a", &object), Err(RunnerError::ResourcesOff));
+        assert_eq!(on.check("team-a", &object), Ok(()));
+        assert_eq!(on.check("team-a", &mixed), Err(RunnerError::NotOne));
+        assert_eq!(on.url("team-a", &mixed), Err(RunnerError::NotOne));
+        assert_eq!(on.url("team-a", &object), Err(RunnerError::NotOne));
+        assert_eq!(on.check("team-a", &service("runner", "/")), Ok(()));
+        assert_eq!(on.check("team-a", &both), Err(RunnerError::NotOne));
     }
 
     #[test]

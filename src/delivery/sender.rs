@@ -7,9 +7,9 @@ use super::retry::{self, Outcome, Verdict, verdict};
 use super::runner::Runners;
 use crate::api::Tally;
 use crate::external::address::{AddressPolicy, Reach};
-use crate::ingress::now_millis;
+use crate::ingress::{Controller, now_millis};
 use crate::plugin::{Secret, redact};
-use crate::routes::{Handle, Lookup, Trigger};
+use crate::routes::{Handle, Lookup, Target, Trigger};
 use crate::spool::{
     ANSWER_KEPT, Attempt, DeliveryEvent, DeliveryKey, DeliveryState, Next, PendingDelivery, Spool, SpoolError,
 };
@@ -48,6 +48,7 @@ pub struct Sender {
     spool: Spool,
     runners: Runners,
     addresses: AddressPolicy,
+    pub(super) controller: Controller,
     metrics: Metrics,
 }
 
@@ -72,7 +73,12 @@ impl Sender {
             .pool_max_idle_per_host(16)
             .user_agent(concat!("bellhop/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, routes, spool, runners, addresses, metrics })
+        Ok(Self { client, routes, spool, runners, addresses, controller: Controller::Absent, metrics })
+    }
+
+    /// The same, which has objects of the cluster made by this controller.
+    pub fn with_controller(self, controller: Controller) -> Self {
+        Self { controller, ..self }
     }
 
     /// Makes one attempt and records it. Everything about the runner is looked up now, not when the event matched.
@@ -97,13 +103,17 @@ impl Sender {
         let trigger = self.routes.trigger(delivery.key.trigger);
         let prepared = match &trigger {
             Some(trigger) if trigger.gone => Err(Unsendable::Never(PAUSED.to_owned())),
-            _ => self.prepare(&delivery, &event, attempts + 1),
+            Some(trigger) if trigger.spec.runner.resource.is_some() => self.make(&delivery, &event, attempts + 1).await,
+            _ => match self.prepare(&delivery, &event, attempts + 1) {
+                Ok((url, request, trigger, secrets)) => {
+                    let answer = self.send(request, &secrets).await;
+                    Ok((without_secrets(&url), answer, trigger.spec.delivery.max_attempts))
+                }
+                Err(unsendable) => Err(unsendable),
+            },
         };
         let (url, result) = match prepared {
-            Ok((url, request, trigger, secrets)) => {
-                let shown = without_secrets(&url);
-                (shown, Ok((self.send(request, &secrets).await, trigger.spec.delivery.max_attempts)))
-            }
+            Ok((shown, answer, most)) => (shown, Ok((answer, most))),
             Err(Unsendable::Never(reason)) => (String::new(), Err(reason)),
             Err(Unsendable::NotYet { reason, max_attempts }) => (
                 String::new(),
@@ -120,7 +130,8 @@ impl Sender {
             }
             Err(reason) => (None, Some(reason.clone()), None, Health::Unknown, Verdict::Dead(reason)),
         };
-        if let (Some(GONE), Some(trigger)) = (status, trigger) {
+        if let (Some(GONE), Some(trigger)) = (status, trigger.filter(|trigger| trigger.spec.runner.resource.is_none()))
+        {
             self.pause(trigger).await;
         }
         self.observe(&event, attempts + 1, &verdict, error.as_deref(), duration);
@@ -161,6 +172,19 @@ impl Sender {
         tokio::task::spawn_blocking(move || spool.event(&key)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
+    /// The trigger of a delivery as it is now, and the name of the plugin.
+    ///
+    /// # Errors
+    /// One of them is gone.
+    pub(super) fn known(&self, delivery: &PendingDelivery) -> Result<(Target, Arc<str>), Unsendable> {
+        let target = self.routes.target(delivery.key.trigger).ok_or("the trigger was deleted")?;
+        match self.routes.by_uid(delivery.subscription) {
+            Lookup::Served(route) => Ok((target, route.plugin_name().clone())),
+            Lookup::Waits { plugin, .. } => Ok((target, plugin)),
+            Lookup::Gone => Err("the Subscription was deleted".into()),
+        }
+    }
+
     /// The request of an attempt, of what is known now.
     ///
     /// # Errors
@@ -171,19 +195,13 @@ impl Sender {
         event: &DeliveryEvent,
         attempt: u32,
     ) -> Result<(Url, reqwest::RequestBuilder, Arc<Trigger>, Vec<Secret>), Unsendable> {
-        let target = self.routes.target(delivery.key.trigger).ok_or("the trigger was deleted")?;
-        let plugin = match self.routes.by_uid(delivery.subscription) {
-            Lookup::Served(route) => route.plugin_name().clone(),
-            Lookup::Waits { plugin, .. } => plugin,
-            Lookup::Gone => return Err("the Subscription was deleted".into()),
-        };
+        let (target, plugin) = self.known(delivery)?;
         let outgoing = target.outgoing.as_ref().as_ref().map_err(|problem| Unsendable::Never(problem.clone()))?;
         let (trigger, secrets) = (&target.trigger, target.secrets.as_deref());
         let parts = Parts { trigger, outgoing, secrets, plugin: &plugin, event, attempt, now: now_millis() };
         let request::Request { method, url, headers, body, secrets } = request::prepare(&parts, &self.runners)?;
         self.addresses.check_literal(&url, Reach::Cluster)?;
-        let timeout = Duration::from(trigger.spec.delivery.timeout).clamp(TIMEOUT.0, TIMEOUT.1);
-        let request = self.client.request(method, url.clone()).headers(headers).timeout(timeout).body(body);
+        let request = self.client.request(method, url.clone()).headers(headers).timeout(in_time(trigger)).body(body);
         Ok((url, request, target.trigger, secrets))
     }
 
@@ -235,11 +253,12 @@ impl Sender {
     }
 }
 
-struct Answer {
-    outcome: Outcome,
-    error: Option<String>,
+/// What a runner has answered, or why it has not.
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    pub(super) error: Option<String>,
     /// The beginning of its body, for the log.
-    text: Option<String>,
+    pub(super) text: Option<String>,
 }
 
 impl Answer {
@@ -262,6 +281,11 @@ fn kept(body: &[u8]) -> Option<String> {
         text.push(c);
     }
     (!text.is_empty()).then_some(text)
+}
+
+/// How long a trigger's runner may take to answer.
+pub(super) fn in_time(trigger: &Trigger) -> Duration {
+    Duration::from(trigger.spec.delivery.timeout).clamp(TIMEOUT.0, TIMEOUT.1)
 }
 
 fn later(delivery: PendingDelivery) -> After {

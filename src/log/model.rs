@@ -305,7 +305,7 @@ pub enum State {
 pub struct Attempt {
     /// When it began.
     pub time: String,
-    /// Where it went, without credentials and query; absent if there was nowhere to go.
+    /// Where it went, without credentials and query, or which object was made; absent if there was nowhere to go.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// HTTP status of the answer, if there was one.

@@ -16,6 +16,7 @@ mod handshake;
 mod oauth2;
 mod outgoing;
 mod request;
+mod resource;
 mod response;
 #[cfg(feature = "cli")]
 mod rules;
@@ -43,6 +44,7 @@ pub use handshake::HandshakeReply;
 pub use oauth2::{OAuth2, Token};
 pub use outgoing::{Facts, Outgoing, Rendered};
 pub use request::CallbackRequest;
+pub use resource::{EVENT_LABEL, ObjectIdentity, ObjectTemplate, TRIGGER_UID_LABEL};
 pub use response::{HttpResponse, redact, words};
 #[cfg(feature = "cli")]
 pub use rules::keeps_rule;

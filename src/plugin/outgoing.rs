@@ -6,8 +6,9 @@ use super::cel::value::{from_json, integer, record, string};
 use super::cel::{Data, Expression, Scope, Variables, with_stack};
 use super::compile::RESERVED;
 use super::error::{CallError, Mistake};
+use super::resource::ObjectTemplate;
 use super::secret::Secret;
-use crate::api::{BodyEncoding, EventFormat, Method, Runner, RunnerRequest};
+use crate::api::{BodyEncoding, EventFormat, Method, ResourceRunner, Runner, RunnerRequest};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -33,6 +34,7 @@ pub struct Outgoing {
 enum Shape {
     Event(EventFormat),
     Request { method: Method, body: Option<Box<Expression>>, encoding: BodyEncoding },
+    Object(Box<ObjectTemplate>),
 }
 
 /// What expressions about a delivery see.
@@ -71,6 +73,8 @@ pub enum Rendered {
     Event(EventFormat, HeaderMap),
     /// A request of this method, these headers, the content type among them, and this body.
     Request(http::Method, HeaderMap, Bytes),
+    /// An object of the cluster, with its fields filled, and without a name.
+    Object(Value),
 }
 
 impl fmt::Debug for Outgoing {
@@ -111,7 +115,9 @@ impl Outgoing {
             Compiler { scope, mistakes: Vec::new() }.outgoing(runner)
         };
         // Only an expression needs the stack, and most runners have none.
-        let plain = runner.headers.is_empty() && runner.request.as_ref().is_none_or(|request| request.body.is_none());
+        let plain = runner.headers.is_empty()
+            && runner.request.as_ref().is_none_or(|request| request.body.is_none())
+            && runner.resource.as_ref().is_none_or(|resource| resource.fields.is_empty());
         match plain {
             true => compile(),
             false => with_stack("spec.runner", compile).unwrap_or_else(|mistake| Err(vec![mistake])),
@@ -121,6 +127,14 @@ impl Outgoing {
     /// The keys of the Secret with the credentials that headers use.
     pub fn credential_keys(&self) -> &BTreeSet<String> {
         &self.credentials
+    }
+
+    /// What is made for each event, if the runner is the cluster.
+    pub fn object(&self) -> Option<&ObjectTemplate> {
+        match &self.shape {
+            Shape::Object(template) => Some(template),
+            Shape::Event(_) | Shape::Request { .. } => None,
+        }
     }
 
     /// What is sent, with these credentials by their keys.
@@ -178,6 +192,7 @@ impl Outgoing {
         Ok(match &self.shape {
             Shape::Event(format) => Rendered::Event(*format, headers),
             Shape::Request { method, .. } => Rendered::Request(http_method(*method), headers, body),
+            Shape::Object(template) => Rendered::Object(template.render(&scope())?),
         })
     }
 }
@@ -200,6 +215,9 @@ impl Compiler {
     }
 
     fn outgoing(mut self, runner: &Runner) -> Result<Outgoing, Vec<Mistake>> {
+        if let Some(resource) = &runner.resource {
+            return self.object(runner, resource);
+        }
         let shape = match &runner.request {
             Some(request) => {
                 if runner.format.is_some() {
@@ -225,6 +243,28 @@ impl Compiler {
             _ => {}
         }
         if self.mistakes.is_empty() { Ok(Outgoing { shape, headers, credentials }) } else { Err(self.mistakes) }
+    }
+
+    fn object(mut self, runner: &Runner, resource: &ResourceRunner) -> Result<Outgoing, Vec<Mistake>> {
+        for (name, is_set) in [
+            ("format", runner.format.is_some()),
+            ("headers", !runner.headers.is_empty()),
+            ("request", runner.request.is_some()),
+            ("credentials", runner.credentials.is_some()),
+            ("signature", runner.signature.is_some()),
+        ] {
+            if is_set {
+                self.mistake(format!("spec.runner.{name}"), "is about HTTP; leave it out beside resource");
+            }
+        }
+        let template = ObjectTemplate::compile(resource, &self.scope).map_err(|wrong| self.mistakes.extend(wrong));
+        match template {
+            Ok(template) if self.mistakes.is_empty() => {
+                let shape = Shape::Object(Box::new(template));
+                Ok(Outgoing { shape, headers: Vec::new(), credentials: BTreeSet::new() })
+            }
+            _ => Err(self.mistakes),
+        }
     }
 
     fn request(&mut self, request: &RunnerRequest) -> Shape {

@@ -12,7 +12,7 @@ use std::process::Command;
 const KEY: &str = "YTJGb2FXeGhhMlZ5ZEhsMWFXOXdZWE5rWm1kb2FtdHM=";
 
 /// Values that change what is rendered, each to be combined with both modes.
-pub const VARIANTS: [(&str, &[&str]); 17] = [
+pub const VARIANTS: [(&str, &[&str]); 18] = [
     ("defaults", &[]),
     ("replicas", &["--set=controller.replicas=2,ingress.replicas=3"]),
     ("one ingress", &["--set=ingress.replicas=1"]),
@@ -52,6 +52,7 @@ pub const VARIANTS: [(&str, &[&str]); 17] = [
     ),
     ("nobody is asked", &["--set=admission.enabled=false,requestLog.enabled=false,userRoles.enabled=false"]),
     ("asked by few", &["--set=networkPolicy.apiServerFrom[0].ipBlock.cidr=10.0.0.1/32,watchNamespaces={team-a}"]),
+    ("the cluster as a runner", &["--set=resourceRunners.enabled=true,resourceRunners.namespaces={team-a,team-b}"]),
     (
         "image and places",
         &[
@@ -264,7 +265,7 @@ fn taken_by(command: &str) -> BTreeSet<String> {
 #[test]
 fn every_process_takes_what_it_is_told_and_is_told_all_that_it_takes() {
     let all = [
-        "--set=watchNamespaces={team-a},allowAddresses={10.0.0.0/8},allowRunnerOrigins={https://a.example.com},controller.externalCAFile=/ca.pem",
+        "--set=watchNamespaces={team-a},allowAddresses={10.0.0.0/8},allowRunnerOrigins={https://a.example.com},controller.externalCAFile=/ca.pem,resourceRunners.enabled=true",
     ];
     let standalone = bellhop(&[all[0], "--set=mode=standalone"]);
     let distributed = bellhop(&all);

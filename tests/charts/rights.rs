@@ -113,6 +113,15 @@ fn each_account_has_exactly_its_rights() {
     assert_eq!(table(&bellhop(&["--set=mode=standalone"])), expected(standalone, standalone, &["*"]));
     let both = table(&bellhop(&["--set=mode=standalone", narrow]));
     assert_eq!(both, expected(standalone, standalone, &["team-a", "team-b"]));
+    // The one right that is given for named namespaces alone, and only if it is asked for.
+    let mut makes = expected(controller, ingress, &["*"]);
+    let listed = "--set=resourceRunners.namespaces={team-a,team-b}";
+    assert_eq!(table(&bellhop(&[listed])), makes, "it is not switched on");
+    assert_eq!(table(&bellhop(&["--set=resourceRunners.enabled=true"])), makes, "no namespace is listed");
+    for namespace in ["team-a", "team-b"] {
+        makes.insert(format!("{controller} | {namespace} | /serviceaccounts | get,impersonate"));
+    }
+    assert_eq!(table(&bellhop(&[listed, "--set=resourceRunners.enabled=true"])), makes);
     let mut unasked = expected(controller, ingress, &["*"]);
     unasked.retain(|rule| !rule.contains("validatingwebhookconfigurations"));
     assert_eq!(table(&bellhop(&["--set=admission.enabled=false"])), unasked);
@@ -379,6 +388,67 @@ async fn with_named_namespaces_the_others_are_closed() -> Result<()> {
     ask(&narrow, "narrow-bellhop-controller", &controller).await?;
     let ingress = [forbidden(&narrow), ingresses(&narrow), closed.to_vec()].concat();
     ask(&narrow, "narrow-bellhop-ingress", &ingress).await
+}
+
+/// What the controller does for an event: an object is made in the name of a ServiceAccount.
+#[tokio::test]
+async fn the_controller_acts_as_accounts_of_the_listed_namespaces_alone() -> Result<()> {
+    let cluster = cluster().await;
+    let team = cluster.create_namespace("listed").await?;
+    let args = ["--set=admission.enabled=false,resourceRunners.enabled=true".to_owned()];
+    let listed = format!("--set=resourceRunners.namespaces={{{team}}}");
+    let makes = install("makes", &[args[0].as_str(), &listed]).await?;
+    let questions = [
+        ("impersonate", "serviceaccounts", team.as_str(), true),
+        ("get", "serviceaccounts", &team, true),
+        ("list", "serviceaccounts", &team, false),
+        ("impersonate", "serviceaccounts", &makes.team, false),
+        ("get", "serviceaccounts", &makes.team, false),
+        ("impersonate", "serviceaccounts", "kube-system", false),
+        ("impersonate", "users", "", false),
+        ("impersonate", "groups", "", false),
+        ("create", "jobs.batch", &team, false),
+    ];
+    let questions: Vec<Question<'_>> = questions.into_iter().collect();
+    ask(&makes, "makes-bellhop-controller", &questions).await?;
+    ask(&makes, "makes-bellhop-ingress", &[("impersonate", "serviceaccounts", &team, false)]).await?;
+
+    // No group has to be named, and so none may be: the API server adds those of ServiceAccounts.
+    for namespace in [&team, &makes.team] {
+        cluster.kubectl(["-n", namespace, "create", "serviceaccount", "workflows"]).await?;
+        let role = ["-n", namespace, "create", "role", "workflows", "--verb=create,get", "--resource=configmaps"];
+        cluster.kubectl(role).await?;
+        let account = format!("--serviceaccount={namespace}:workflows");
+        cluster.kubectl(["-n", namespace, "create", "rolebinding", "workflows", "--role=workflows", &account]).await?;
+    }
+    let token = cluster.kubectl(["-n", &makes.system, "create", "token", "makes-bellhop-controller"]).await?;
+    let kubeconfig = cluster.kubeconfig_for("makes-controller", json!({"token": token.trim()}))?;
+    let create = async |who: &str, of: &str, kind: &str| {
+        let user = format!("--as=system:serviceaccount:{of}:{who}");
+        let mut command = cluster.kubectl_command(["-n", of, "create", kind, "made", &user]);
+        command.env("KUBECONFIG", &kubeconfig);
+        bellhop_harness::process::run(command).await.map_err(|error| format!("{error:#}"))
+    };
+    let made = create("workflows", &team, "configmap").await;
+    ensure!(made.is_ok(), "{made:?}");
+    for (who, of, kind, why) in [
+        ("workflows", &team, "serviceaccount", "cannot create resource"),
+        ("default", &team, "configmap", "cannot create resource"),
+        ("workflows", &makes.team, "configmap", "cannot impersonate resource"),
+    ] {
+        let refused = create(who, of, kind).await.err().unwrap_or_default();
+        ensure!(refused.contains(why), "{who} of {of}: {refused}");
+    }
+    // The namespace that comes later, as docs/runners.md has it.
+    let role = ["create", "role", "bellhop-resource-runners", "--verb=get,impersonate", "--resource=serviceaccounts"];
+    cluster.kubectl(["-n", &makes.team].into_iter().chain(role)).await?;
+    let account = format!("--serviceaccount={}:makes-bellhop-controller", makes.system);
+    let binding = ["create", "rolebinding", "bellhop-resource-runners", "--role=bellhop-resource-runners", &account];
+    cluster.kubectl(["-n", &makes.team].into_iter().chain(binding)).await?;
+    eventually(Duration::from_secs(30), "the new namespace works too", async || {
+        create("workflows", &makes.team, "configmap").await.map(drop).map_err(anyhow::Error::msg)
+    })
+    .await
 }
 
 #[tokio::test]

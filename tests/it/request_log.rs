@@ -39,7 +39,7 @@ async fn printed(workspace: &Workspace<'_>, args: &[&str]) -> Result<String> {
 }
 
 /// The requests of the workspace, newest first, as JSON.
-async fn requests(workspace: &Workspace<'_>, selector: &str) -> Result<Vec<Value>> {
+pub async fn requests(workspace: &Workspace<'_>, selector: &str) -> Result<Vec<Value>> {
     let args = ["-n", &workspace.namespace, "get", RESOURCE, "-o", "json", "--field-selector", selector];
     let list: Value = serde_json::from_str(&printed(workspace, &args).await?)?;
     Ok(list["items"].as_array().context("a list has items")?.clone())
@@ -56,7 +56,7 @@ async fn the_one(workspace: &Workspace<'_>, selector: &str) -> Result<String> {
 }
 
 /// The API server of an existing cluster does not reach Bellhop on this machine.
-fn left_out() -> bool {
+pub fn left_out() -> bool {
     let external = std::env::var_os("BELLHOP_TEST_KUBECONFIG").is_some_and(|path| !path.is_empty());
     if external {
         eprintln!("left out: the request log, because an existing cluster does not reach this machine");
@@ -186,7 +186,7 @@ async fn forge(url: &str) -> Result<String> {
 }
 
 /// As `kubectl create --raw` does it.
-async fn replay(
+pub async fn replay(
     workspace: &Workspace<'_>,
     who: Option<&Path>,
     namespace: &str,

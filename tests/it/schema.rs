@@ -75,7 +75,7 @@ async fn a_trigger_names_exactly_one_runner() -> Result<()> {
     let mut object = workspace.trigger("review", "acme-web");
     object["spec"]["runner"]["service"] = json!({"name": "runner", "port": 80});
     let error = workspace.create_trigger(object).await.unwrap_err().to_string();
-    ensure!(error.contains("exactly one of service and url"), "{error}");
+    ensure!(error.contains("exactly one of service, url and resource"), "{error}");
     Ok(())
 }
 

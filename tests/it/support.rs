@@ -33,7 +33,7 @@ pub async fn shared() -> &'static Bellhop {
     let start = async || {
         let world = world::shared().await;
         install(&world.control_plane).await?;
-        let bellhop = Bellhop::start(options("bellhop", &world.control_plane)).await?;
+        let bellhop = Bellhop::start(options("bellhop", &world.control_plane).args(["--resource-runners"])).await?;
         world.control_plane.register_request_log(NAMESPACE, bellhop.internal_port()).await?;
         Ok::<_, anyhow::Error>(bellhop)
     };

@@ -136,6 +136,10 @@ app.kubernetes.io/part-of: bellhop
 - name: BELLHOP_LOG_API_SERVICE
   value: v1alpha1.log.bellhop.dev
 {{- end }}
+{{- if .Values.resourceRunners.enabled }}
+- name: BELLHOP_RESOURCE_RUNNERS
+  value: "true"
+{{- end }}
 - name: BELLHOP_ACTIVITY_WRITES
   value: {{ .Values.controller.activityWrites | int64 | quote }}
 - name: BELLHOP_EXTERNAL_TIMEOUT

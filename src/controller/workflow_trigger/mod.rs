@@ -5,6 +5,7 @@ pub mod plan;
 mod secrets;
 pub mod tally;
 
+use super::again::jittered;
 use super::cache::Cache;
 use super::watch::{Changes, stream, touched};
 use super::{Context, Failure, PluginState, Retry, uid_of};
@@ -29,6 +30,12 @@ use tokio_util::sync::CancellationToken;
 const FIELD_MANAGER: &str = "bellhop-workflowtrigger";
 /// WorkflowTriggers that are worked on at once.
 const CONCURRENCY: u16 = 8;
+
+/// How often it is looked whether objects can be made for a trigger: neither ServiceAccounts nor roles are followed, and
+/// each event is held against them anyway.
+const LOOK: Duration = Duration::from_secs(300);
+/// The same, while something is missing.
+const LOOK_SOON: Duration = Duration::from_secs(10);
 
 /// The changes that the controller follows.
 pub struct Followed {
@@ -135,12 +142,14 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         Some(subscription) => context.plugins.get(&subscription.spec.plugin_ref.name),
         None => PluginState::NotFound,
     };
+    let there = context.resources.look(trigger).await;
     let found = secrets::publish(context, trigger).await?.and_then(|()| {
         plan::service(trigger, |namespace, name| {
             let services = context.services();
             services.is_none_or(|services| services.get(namespace, name).is_some())
         })
     });
+    let found = found.and(there);
     let (old, now) = (trigger.status.clone().unwrap_or_default(), Timestamp::now());
     // Kept when it is over, too: forgotten, the same annotation would begin another hour.
     let asked = Listening::of(trigger, old.listening.as_ref(), now);
@@ -169,5 +178,7 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         let api = Api::<WorkflowTrigger>::namespaced(context.client.clone(), &trigger.namespace().unwrap_or_default());
         context.apply_status(FIELD_MANAGER, &api, trigger, &status).await?;
     }
-    Ok(context.requeue(uid_of(trigger)?, end.and_then(Result::ok).map(Retry::At)))
+    let again = trigger.spec.runner.resource.as_ref().map(|_| jittered(if found.is_ok() { LOOK } else { LOOK_SOON }));
+    let next = [end.and_then(Result::ok), again].into_iter().flatten().min();
+    Ok(context.requeue(uid_of(trigger)?, next.map(Retry::At)))
 }

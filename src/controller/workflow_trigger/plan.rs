@@ -87,7 +87,7 @@ pub fn judge(
     if let Err(mistakes) = compiled {
         return Verdict::mistake(reason::INVALID_RUNNER, join(&mistakes));
     }
-    if let Err(error) = runners.url(&trigger.namespace().unwrap_or_default(), &spec.runner) {
+    if let Err(error) = runners.check(&trigger.namespace().unwrap_or_default(), &spec.runner) {
         return Verdict::mistake(reason::RUNNER_NOT_ALLOWED, error.to_string());
     }
     if RunnerGone::pauses(trigger) {

@@ -52,6 +52,7 @@ impl Bench {
             runners: Runners::new("localhost", &["http://127.0.0.1:*".into(), "http://metadata.localhost:*".into()])
                 .unwrap(),
             addresses: AddressPolicy::new(allowed.iter().map(|net| net.parse().unwrap()).collect()),
+            controller: crate::ingress::Controller::Absent,
             metrics: Metrics::new(),
             health: Health::default(),
         }

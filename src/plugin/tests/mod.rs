@@ -9,6 +9,7 @@ mod mistakes;
 mod oauth2;
 mod outgoing;
 mod pagination;
+mod resource;
 mod signatures;
 mod steps;
 mod triggers;

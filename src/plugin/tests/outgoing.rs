@@ -35,7 +35,7 @@ fn render(spec: Value, credentials: &[(&str, &str)]) -> Result<Rendered, String>
 fn request(spec: Value, credentials: &[(&str, &str)]) -> (http::Method, http::HeaderMap, String) {
     match render(spec, credentials).unwrap() {
         Rendered::Request(method, headers, body) => (method, headers, String::from_utf8(body.to_vec()).unwrap()),
-        Rendered::Event(..) => panic!("it is a request"),
+        Rendered::Event(..) | Rendered::Object(_) => panic!("it is a request"),
     }
 }
 

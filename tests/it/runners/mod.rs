@@ -1,5 +1,6 @@
 //! What runners are sent: other shapes than the usual one, credentials, signatures.
 
+mod objects;
 mod systems;
 
 use crate::support::{INGRESS_NAMESPACE, PATIENCE, Workspace, note_secret, shared};
