@@ -205,7 +205,7 @@ async fn rehearse<V: Vendor>(vendor: V, what: Rehearsal<'_>) -> Result<()> {
     let mut told = requests.map(|request| names(&request).map(|names| (request, names))).collect::<Result<Vec<_>>>()?;
     told.retain(|(_, names)| *names == [what.events[0]]);
     let [(request, _)] = told.as_slice() else { bail!("{} requests are the event", told.len()) };
-    let request = request.at(vendor::now());
+    let request = request.at(vendor::now()).registered(Some(&url));
     plugin.verify(&request, &[secret]).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
     let other = Secret::from("another".to_owned());
     ensure!(plugin.verify(&request, &[other]).is_err(), "any secret is believed");
@@ -268,6 +268,12 @@ rehearsals! {
     microsoft_graph_of_the_catalogue: vendor::microsoft_graph::MicrosoftGraph { life: LIFE }, "catalogue/microsoft-graph",
         [("accessToken", vendor::microsoft_graph::TOKEN)], {"tenant": "common", "resource": "me/messages"}, ["created"],
         "created", 0, 1;
+    shopify_of_the_catalogue: vendor::shopify::Shopify, "catalogue/shopify",
+        [("token", vendor::shopify::TOKEN), ("clientSecret", vendor::shopify::APP_SECRET)], {"shop": "acme"},
+        ["orders/create"], "ORDERS_CREATE", 0, 1;
+    twilio: vendor::twilio::Twilio, "twilio",
+        [("accountSID", vendor::twilio::ACCOUNT), ("authToken", vendor::twilio::TOKEN)],
+        {"phoneNumber": vendor::twilio::NUMBER}, ["message.received", "call.status"], "message.received", 0, 0;
     airtable: vendor::airtable::Airtable { life: LIFE }, "airtable", [("token", vendor::airtable::TOKEN)],
         {"base": "appAcme"}, ["tableData"], "tableData", 2, 1;
     webflow: vendor::webflow::Webflow, "webflow", [("token", vendor::webflow::TOKEN)],

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
+use std::collections::BTreeMap;
 
 /// A call to a callback URL.
 #[derive(Debug, Clone)]
@@ -54,6 +55,15 @@ impl Delivery {
     pub fn json(url: impl Into<String>, body: &Value) -> Delivery {
         let mut delivery = Delivery::empty(url).header("content-type", "application/json");
         delivery.body = body.to_string().into();
+        delivery
+    }
+
+    /// A POST with a form.
+    pub fn form(url: impl Into<String>, fields: &BTreeMap<&str, &str>) -> Delivery {
+        let mut delivery = Delivery::empty(url).header("content-type", "application/x-www-form-urlencoded");
+        let mut form = reqwest::Url::parse("http://form.invalid").expect("a URL");
+        form.query_pairs_mut().extend_pairs(fields);
+        delivery.body = form.query().unwrap_or_default().to_owned().into();
         delivery
     }
 

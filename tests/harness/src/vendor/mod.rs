@@ -31,6 +31,7 @@ pub mod shopify;
 pub mod slack;
 pub mod stripe;
 pub mod telegram;
+pub mod twilio;
 pub mod typeform;
 pub mod webflow;
 pub mod zendesk;

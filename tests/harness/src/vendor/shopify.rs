@@ -4,8 +4,8 @@
 //! .../mutations/webhookSubscriptionDelete (one topic each; `userErrors`), .../queries/webhookSubscriptions,
 //! shopify.dev/docs/apps/build/webhooks/subscribe/https (headers and signature).
 //!
-//! Instead of: Shopify signs with the secret of the app, which nobody sends to it. Here, the key comes with each
-//! webhook, in the field `signingKey` that Shopify does not have. The query's text is not interpreted.
+//! Instead of: Shopify signs with the secret of the app, which nobody sends to it. Here, a key may come with a webhook, in
+//! the field `signingKey` that Shopify does not have. The query's text is not interpreted.
 
 use super::asked::text;
 use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_json};
@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 /// The access token that is accepted.
 pub const TOKEN: &str = "shpat_standin-token-of-acme";
+
+/// The secret of the app, which signs unless a webhook brings a key.
+pub const APP_SECRET: &str = "shpss_standin-secret-of-acme";
 
 /// The topics that exist here.
 const TOPICS: [&str; 3] = ["ORDERS_CREATE", "ORDERS_PAID", "PRODUCTS_UPDATE"];
@@ -76,13 +79,16 @@ fn show(webhook: &Webhook) -> Value {
     json!({
         "id": webhook.id,
         "topic": webhook.events.first(),
+        "uri": webhook.url,
         "endpoint": {"__typename": "WebhookHttpEndpoint", "callbackUrl": webhook.url},
     })
 }
 
 fn create(desk: &Desk, variables: &Value) -> Value {
     let (topic, input) = (text(&variables["topic"]), &variables["webhookSubscription"]);
-    let url = text(&input["callbackUrl"]);
+    // The field is called so since 2025-10.
+    let url = if input["uri"].is_string() { text(&input["uri"]) } else { text(&input["callbackUrl"]) };
+    let key = if input["signingKey"].is_string() { text(&input["signingKey"]) } else { APP_SECRET.to_owned() };
     let refused = |field: &str, message: &str| json!({"webhookSubscription": null, "userErrors": [{"field": [field], "message": message}]});
     if !TOPICS.contains(&topic.as_str()) {
         return refused("topic", "Topic is invalid");
@@ -90,9 +96,8 @@ fn create(desk: &Desk, variables: &Value) -> Value {
     if desk.all().iter().any(|webhook| webhook.url == url && webhook.events == [topic.clone()]) {
         return refused("callbackUrl", "Address for this topic has already been taken");
     }
-    let webhook = Webhook::new(format!("gid://shopify/WebhookSubscription/{}", desk.number()), url)
-        .events([topic])
-        .secret(text(&input["signingKey"]));
+    let webhook =
+        Webhook::new(format!("gid://shopify/WebhookSubscription/{}", desk.number()), url).events([topic]).secret(key);
     desk.add(webhook.clone());
     json!({"webhookSubscription": show(&webhook), "userErrors": []})
 }
