@@ -34,19 +34,11 @@ impl News for At {
     fn add(&mut self, other: Self) {
         self.0 = other.0.max(self.0);
     }
-
-    fn at(&self) -> i64 {
-        self.0
-    }
 }
 
 impl News for Tally {
     fn add(&mut self, other: Self) {
         Tally::add(self, &other);
-    }
-
-    fn at(&self) -> i64 {
-        i64::try_from(self.last_fired).unwrap_or(i64::MAX)
     }
 }
 

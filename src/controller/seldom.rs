@@ -21,14 +21,16 @@ pub struct Budget {
 pub trait News: Copy {
     /// Adds what was reported later, or earlier.
     fn add(&mut self, other: Self);
-    /// When the newest of it happened: what is oldest is written first.
-    fn at(&self) -> i64;
 }
 
 /// What waits to be written to the objects of one kind, by UID, and what was written when.
 pub struct Book<N> {
     budget: Budget,
-    waiting: HashMap<Uuid, N>,
+    /// With the place in the order in which objects began to wait. What is news may have no time of its own, as events that
+    /// did not match, and must neither come before what has one nor after it.
+    waiting: HashMap<Uuid, (u64, N)>,
+    /// The next place.
+    next: u64,
     written: HashMap<Uuid, Instant>,
     /// Writes that are allowed now; at most those of a minute.
     tokens: f64,
@@ -39,7 +41,7 @@ impl<N: News> Book<N> {
     /// An empty one.
     pub fn new(budget: Budget, now: Instant) -> Self {
         let tokens = f64::from(budget.per_minute);
-        Self { budget, waiting: HashMap::new(), written: HashMap::new(), tokens, filled: now }
+        Self { budget, waiting: HashMap::new(), next: 0, written: HashMap::new(), tokens, filled: now }
     }
 
     /// Whether so many more objects may wait.
@@ -49,13 +51,14 @@ impl<N: News> Book<N> {
 
     /// Takes what was reported of an object; false if there is no room.
     pub fn note(&mut self, uid: Uuid, news: N) -> bool {
-        if let Some(waiting) = self.waiting.get_mut(&uid) {
+        if let Some((_, waiting)) = self.waiting.get_mut(&uid) {
             waiting.add(news);
             return true;
         }
         let has_room = self.has_room(1);
         if has_room {
-            self.waiting.insert(uid, news);
+            self.waiting.insert(uid, (self.next, news));
+            self.next += 1;
         }
         has_room
     }
@@ -69,15 +72,15 @@ impl<N: News> Book<N> {
         let interval = self.budget.interval;
         self.written.retain(|_, written| now.duration_since(*written) < interval);
         let waiting = self.waiting.iter().filter(|(uid, _)| !self.written.contains_key(*uid));
-        let mut due: Vec<(Uuid, N)> = waiting.map(|(uid, news)| (*uid, *news)).collect();
-        due.sort_by_key(|(uid, news)| (news.at(), *uid));
+        let mut due: Vec<(u64, Uuid, N)> = waiting.map(|(uid, (place, news))| (*place, *uid, *news)).collect();
+        due.sort_by_key(|(place, ..)| *place);
         due.truncate(self.tokens as usize);
         self.tokens -= due.len() as f64;
-        for (uid, _) in &due {
+        for (_, uid, _) in &due {
             self.waiting.remove(uid);
             self.written.insert(*uid, now);
         }
-        due
+        due.into_iter().map(|(_, uid, news)| (uid, news)).collect()
     }
 }
 
@@ -88,10 +91,6 @@ mod tests {
     impl News for i64 {
         fn add(&mut self, other: Self) {
             *self = other.max(*self);
-        }
-
-        fn at(&self) -> i64 {
-            *self
         }
     }
 
@@ -132,6 +131,23 @@ mod tests {
         book.note(Uuid::from_u128(1), 100);
         assert_eq!(uids(&book.due(at(100))), [11, 12, 13, 14, 15, 16]);
         assert_eq!(uids(&book.due(at(1_000))), [17, 18, 19, 20, 1]);
+    }
+
+    #[test]
+    fn what_has_no_time_takes_nobodys_turn() {
+        let start = Instant::now();
+        let mut book = Book::<i64>::new(Budget { interval: Duration::from_secs(1), per_minute: 60 }, start);
+        assert_eq!(book.tokens as u32, 60);
+        // Events that did not match have no time of firing, and there are more of them than may be written.
+        let mut written = Vec::new();
+        for second in 0..300 {
+            (1..=100).for_each(|n| assert!(book.note(Uuid::from_u128(n), 0)));
+            assert!(book.note(Uuid::from_u128(1_000), 1_700_000_000_000 + second));
+            written.extend(uids(&book.due(start + Duration::from_secs(second.unsigned_abs()))));
+        }
+        let count = |n: u128| written.iter().filter(|uid| **uid == n).count();
+        let fair = written.len() / 101;
+        assert!(count(1_000) >= fair && count(1) >= fair && count(100) >= fair, "{} {fair}", count(1_000));
     }
 
     #[test]
