@@ -128,7 +128,7 @@ pub async fn run(context: &Context, desk: &Desk) {
             tally::write_gone(context, &gone).await;
         }
         if !requests.is_empty() {
-            write_requests(context, requests.into_iter().map(|(uid, at)| (uid.to_string(), at.0)).collect()).await;
+            write_requests(context, &requests).await;
         }
         if !triggers.is_empty() {
             for (uid, unwritten) in totals.write(context, triggers).await {
@@ -140,19 +140,15 @@ pub async fn run(context: &Context, desk: &Desk) {
     }
 }
 
-async fn write_requests(context: &Context, due: HashMap<String, i64>) {
-    for subscription in context.subscriptions.store().state_filter(|known| due.contains_key(uid(known))) {
-        let Some(at) = due.get(uid(&subscription)) else { continue };
-        let written = tokio::time::timeout(PATIENCE, write(context, &subscription, *at)).await;
+async fn write_requests(context: &Context, due: &[(Uuid, At)]) {
+    for (uid, at) in due {
+        let Some(subscription) = context.subscriptions.by_uid(*uid) else { continue };
+        let written = tokio::time::timeout(PATIENCE, write(context, &subscription, at.0)).await;
         if let Err(failure) = written.unwrap_or(Err(Failure::TooLong(PATIENCE))) {
             // The next request brings the next time.
             tracing::debug!(name = subscription.name_any(), %failure, "the last request's time was not written");
         }
     }
-}
-
-fn uid(subscription: &Subscription) -> &str {
-    subscription.metadata.uid.as_deref().unwrap_or_default()
 }
 
 async fn write(context: &Context, subscription: &Subscription, at: i64) -> Result<(), Failure> {

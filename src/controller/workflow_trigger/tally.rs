@@ -7,7 +7,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -25,11 +24,10 @@ pub struct Totals(HashMap<Uuid, (Counts, i64)>);
 impl Totals {
     /// Adds to the counts of these triggers; gives back what could not be written. A trigger that is gone needs none.
     pub async fn write(&mut self, context: &Context, due: Vec<(Uuid, Tally)>) -> Vec<(Uuid, Tally)> {
-        let due: HashMap<Uuid, Tally> = due.into_iter().collect();
         let mut unwritten = Vec::new();
-        for (uid, trigger) in known(context, |uid| due.contains_key(uid)) {
-            let Some(tally) = due.get(&uid) else { continue };
-            let (counts, last) = sum(trigger.status.as_ref(), self.0.get(&uid), tally);
+        for (uid, tally) in due {
+            let Some(trigger) = context.triggers.by_uid(uid) else { continue };
+            let (counts, last) = sum(trigger.status.as_ref(), self.0.get(&uid), &tally);
             let last_fired = Timestamp::from_millisecond(last).ok().filter(|_| last > 0);
             // The API has seconds.
             let last_fired = last_fired.and_then(|time| Timestamp::from_second(time.as_second()).ok()).map(Time);
@@ -38,13 +36,12 @@ impl Totals {
                 Ok(()) => drop(self.0.insert(uid, (counts, last))),
                 Err(failure) => {
                     tracing::debug!(name = trigger.name_any(), %failure, "counts were not written; they come again");
-                    unwritten.push((uid, *tally));
+                    unwritten.push((uid, tally));
                 }
             }
         }
         if self.0.len() > 2 * context.triggers.store().len() + 100 {
-            let live: HashMap<Uuid, _> = known(context, |_| true).into_iter().collect();
-            self.0.retain(|uid, _| live.contains_key(uid));
+            self.0.retain(|uid, _| context.triggers.by_uid(*uid).is_some());
         }
         unwritten
     }
@@ -69,8 +66,8 @@ fn sum(status: Option<&WorkflowTriggerStatus>, written: Option<&(Counts, i64)>, 
 
 /// Notes on these triggers that their runner is gone. What cannot be written is reported again.
 pub async fn write_gone(context: &Context, gone: &HashMap<Uuid, RunnerGone>) {
-    for (uid, trigger) in known(context, |uid| gone.contains_key(uid)) {
-        let Some(state) = gone.get(&uid) else { continue };
+    for (uid, state) in gone {
+        let Some(trigger) = context.triggers.by_uid(*uid) else { continue };
         let shown = trigger.status.as_ref().and_then(|status| status.runner_gone.as_ref());
         // The trigger may have changed meanwhile; then it is not paused any more.
         if shown == Some(state) || RunnerGone::state_of(&trigger) != *state {
@@ -91,13 +88,11 @@ pub async fn forget_gone(context: &Context, trigger: &WorkflowTrigger) -> Result
     write(context, PAUSER, trigger, &WorkflowTriggerStatus::default()).await
 }
 
-fn known(context: &Context, which: impl Fn(&Uuid) -> bool) -> Vec<(Uuid, Arc<WorkflowTrigger>)> {
-    let uid = |trigger: &WorkflowTrigger| trigger.metadata.uid.as_deref().and_then(|uid| uid.parse::<Uuid>().ok());
-    let triggers = context.triggers.store().state_filter(|trigger| uid(trigger).is_some_and(|uid| which(&uid)));
-    triggers.into_iter().filter_map(|trigger| Some((uid(&trigger)?, trigger))).collect()
-}
-
-async fn write(
+/// Applies a part of the status, as this field manager.
+///
+/// # Errors
+/// The API server failed, or took too long.
+pub async fn write(
     context: &Context,
     manager: &str,
     trigger: &WorkflowTrigger,
