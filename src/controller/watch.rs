@@ -6,13 +6,13 @@
 use super::cache::Cache;
 use crate::telemetry::Metrics;
 use futures::{Stream, StreamExt};
-use kube::Resource;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Event};
+use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 /// The changes of one kind, for one follower: objects that were added, changed or deleted. All followers get the same
-/// object, so that a list of 10,000 that waits to be read costs 10,000 pointers and no copies.
+/// object, so that a list of 10,000 that waits to be read costs 10,000 pointers and no copies. What a later list does not
+/// have any more was deleted while nobody watched, and is told as it was.
 pub type Changes<K> = UnboundedReceiver<Arc<K>>;
 
 /// Follows a kind, which log and metrics call `kind`, until `shutdown`: its cache, and the changes for `N` followers.
@@ -77,17 +78,47 @@ where
     (cache, receivers)
 }
 
-/// The objects of a kind without a store that are listed or change, for a controller to map to its own.
+/// The objects of a kind without a store that are listed or change, for a controller to map to its own. Those that a later
+/// list does not have any more are among them, with their names alone: nothing else is kept of objects.
 pub fn touched<K>(events: impl Stream<Item = Event<K>> + Send) -> impl Stream<Item = Result<K, watcher::Error>> + Send
 where
-    K: Send,
+    K: Resource<DynamicType = ()> + Default + Send,
 {
-    events.filter_map(|event| {
-        std::future::ready(match event {
-            Event::Init | Event::InitDone => None,
-            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => Some(Ok(object)),
-        })
-    })
+    async_stream::stream! {
+        let mut events = std::pin::pin!(events);
+        // `listed` is what the list under way has so far; what is known from before it stays known until its end.
+        let (mut known, mut listed) = (HashSet::new(), HashSet::new());
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Init => listed.clear(),
+                Event::InitApply(object) => {
+                    listed.insert(named(&object));
+                    yield Ok(object);
+                }
+                Event::InitDone => {
+                    let before = std::mem::replace(&mut known, std::mem::take(&mut listed));
+                    for (namespace, name) in before.into_iter().filter(|name| !known.contains(name)).collect::<Vec<_>>() {
+                        let mut vanished = K::default();
+                        (vanished.meta_mut().namespace, vanished.meta_mut().name) = (namespace, Some(name));
+                        yield Ok(vanished);
+                    }
+                }
+                Event::Apply(object) => {
+                    known.insert(named(&object));
+                    yield Ok(object);
+                }
+                Event::Delete(object) => {
+                    known.remove(&named(&object));
+                    yield Ok(object);
+                }
+            }
+        }
+    }
+}
+
+/// Namespace and name.
+fn named<K: Resource<DynamicType = ()>>(object: &K) -> (Option<String>, String) {
+    (object.namespace(), object.name_any())
 }
 
 /// As a stream, which is what a controller takes.
@@ -115,8 +146,8 @@ async fn pass_on<K>(
             let _ = sender.send(object.clone());
         }
     };
-    // The store takes a list as a whole, at its end.
-    let mut listed = Vec::new();
+    // The store takes a list as a whole, at its end; what it had before is there until then.
+    let (mut before, mut listed) = (Vec::new(), Vec::new());
     let mut told = Told { relevant, hashes: HashMap::new() };
     while let Some(event) = events.next().await {
         match event {
@@ -131,11 +162,20 @@ async fn pass_on<K>(
                 told.forget(&object);
                 tell(Arc::new(object));
             }
-            Event::Init => listed.clear(),
+            Event::Init => {
+                listed.clear();
+                before = cache.store().state();
+            }
             Event::InitApply(object) => listed.push(ObjectRef::from_obj(&object)),
             Event::InitDone => {
                 told.hashes.clear();
                 cache.replace(&listed);
+                // Those who wait for such an object to be gone, or have something that depends on it, hear it now.
+                let is_there = |object: &K| {
+                    let now = cache.store().get(&ObjectRef::from_obj(object));
+                    now.is_some_and(|now| now.meta().uid == object.meta().uid)
+                };
+                before.drain(..).filter(|object| !is_there(object)).for_each(&tell);
                 for object in listed.drain(..).filter_map(|object| cache.store().get(&object)) {
                     told.is_new(&object);
                     tell(object);
@@ -208,6 +248,74 @@ mod tests {
         }
         drop(events);
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_later_list_does_not_have_is_told_as_it_was() {
+        let with = |name: &str, uid: &str| {
+            let mut object = named(name);
+            object.metadata.uid = Some(uid.to_owned());
+            object
+        };
+        let (sender, mut changes) = unbounded_channel();
+        let (events, stream) = futures::channel::mpsc::unbounded();
+        for event in [
+            Event::Init,
+            Event::InitApply(with("stays", "1")),
+            Event::InitApply(with("vanishes", "2")),
+            Event::InitApply(with("made-again", "3")),
+            Event::InitDone,
+            Event::Apply(with("late", "4")),
+            // A list that breaks off says nothing of what it did not come to.
+            Event::Init,
+            Event::InitApply(with("made-again", "5")),
+            Event::Init,
+            Event::InitApply(with("made-again", "5")),
+            Event::InitApply(with("stays", "1")),
+            Event::InitDone,
+        ] {
+            events.unbounded_send(event).unwrap();
+        }
+        drop(events);
+        let (store, writer) = reflector::store();
+        let cache = Cache::new(store);
+        pass_on(stored(stream, writer), &cache, &[sender], None).await;
+        let mut told = Vec::new();
+        while let Some(change) = changes.recv().await {
+            told.push((change.metadata.name.clone().unwrap(), change.metadata.uid.clone().unwrap()));
+        }
+        let uids = |name: &str| told.iter().filter(|told| told.0 == name).map(|told| &*told.1).collect::<Vec<_>>();
+        assert_eq!(uids("stays"), ["1", "1"]);
+        assert_eq!(uids("vanishes"), ["2", "2"]);
+        assert_eq!(uids("late"), ["4", "4"]);
+        assert_eq!(uids("made-again"), ["3", "3", "5"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_is_told_by_its_name_when_a_later_list_does_not_have_it() {
+        let within = |name: &str| {
+            let mut object = named(name);
+            object.metadata.namespace = Some("team-a".to_owned());
+            object.data = Some([("key".to_owned(), name.to_owned())].into());
+            object
+        };
+        let events = [
+            Event::Init,
+            Event::InitApply(within("a")),
+            Event::InitApply(within("b")),
+            Event::InitDone,
+            Event::Apply(within("c")),
+            Event::Delete(within("b")),
+            Event::Init,
+            Event::Init,
+            Event::InitApply(within("a")),
+            Event::InitDone,
+        ];
+        let told = touched(futures::stream::iter(events)).collect::<Vec<_>>().await;
+        let told: Vec<_> =
+            told.into_iter().map(|it| it.unwrap()).map(|it| (it.name_any(), it.data.is_some())).collect();
+        let expected = [("a", true), ("b", true), ("c", true), ("b", true), ("a", true), ("c", false)];
+        assert_eq!(told, expected.map(|(name, whole)| (name.to_owned(), whole)));
     }
 
     #[tokio::test]
