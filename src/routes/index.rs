@@ -26,11 +26,19 @@ pub(super) struct Table {
     pub by_uid: Shards<Uuid, Lookup>,
     pub targets: Shards<Uuid, Target>,
     pub secrets: Shards<Uuid, Arc<PublishedRunner>>,
+    /// Triggers that were paused here, until their status says it.
+    pub paused: Shards<Uuid, RunnerGone>,
 }
 
 impl Table {
     pub fn new() -> Self {
-        Self { by_token: Shards::new(), by_uid: Shards::new(), targets: Shards::new(), secrets: Shards::new() }
+        Self {
+            by_token: Shards::new(),
+            by_uid: Shards::new(),
+            targets: Shards::new(),
+            secrets: Shards::new(),
+            paused: Shards::new(),
+        }
     }
 }
 
@@ -86,8 +94,6 @@ pub struct Index {
     /// Those whose secrets are published, by the UID of their trigger.
     runners: HashSet<Uuid>,
     triggers: HashMap<Named, TriggerState>,
-    /// Triggers that were paused here, until their status says it.
-    paused: HashMap<Uuid, RunnerGone>,
     /// Routes by what they depend on. A Subscription that was deleted and created again can have two for a moment.
     routes_of_plugin: HashMap<Arc<str>, HashSet<Uuid>>,
     routes_of_subscription: HashMap<Named, HashSet<Uuid>>,
@@ -106,7 +112,6 @@ impl Index {
             routes: HashMap::new(),
             runners: HashSet::new(),
             triggers: HashMap::new(),
-            paused: HashMap::new(),
             routes_of_plugin: HashMap::new(),
             routes_of_subscription: HashMap::new(),
             routes_of_token: HashMap::new(),
@@ -259,10 +264,12 @@ impl Index {
     /// Takes a WorkflowTrigger.
     pub fn apply_trigger(&mut self, mut trigger: Trigger) {
         let named: Named = (trigger.namespace.clone(), trigger.name.as_str().into());
-        if trigger.gone || self.paused.get(&trigger.uid).is_some_and(|state| *state != trigger.state) {
-            self.paused.remove(&trigger.uid);
+        let paused = self.table.paused.get(&trigger.uid);
+        if paused.as_ref().is_some_and(|state| trigger.gone || *state != trigger.state) {
+            self.table.paused.remove(&trigger.uid);
+        } else {
+            trigger.gone |= paused.is_some();
         }
-        trigger.gone |= self.paused.contains_key(&trigger.uid);
         if let Some(known) = self.triggers.get(&named).and_then(|known| known.trigger.listening.as_ref())
             && trigger.listening.as_ref().is_some_and(|listening| listening.requested == known.requested)
         {
@@ -275,7 +282,7 @@ impl Index {
         let before = self.unlink_trigger(&named);
         if let Some((uid, _)) = before.as_ref().filter(|(uid, _)| *uid != trigger.uid) {
             self.table.targets.remove(uid);
-            self.paused.remove(uid);
+            self.table.paused.remove(uid);
         }
         let subscription: Named = (trigger.namespace.clone(), trigger.spec.subscription_ref.name.as_str().into());
         let trigger = Arc::new(trigger);
@@ -295,21 +302,16 @@ impl Index {
             return false;
         };
         if !trigger.gone {
-            self.paused.insert(uid, state.clone());
+            self.table.paused.insert(uid, state.clone());
             self.apply_trigger(Trigger::clone(&trigger));
         }
         true
     }
 
-    /// Triggers that were paused here and whose status does not say it yet.
-    pub(super) fn paused(&self, most: usize) -> Vec<(Uuid, RunnerGone)> {
-        self.paused.iter().take(most).map(|(uid, state)| (*uid, state.clone())).collect()
-    }
-
     /// Forgets a WorkflowTrigger.
     pub fn delete_trigger(&mut self, namespace: &str, name: &str) {
         if let Some((uid, subscription)) = self.unlink_trigger(&(namespace.into(), name.into())) {
-            self.paused.remove(&uid);
+            self.table.paused.remove(&uid);
             self.table.targets.remove(&uid);
             self.rebuild_all(self.routes_of_subscription.get(&subscription).cloned());
         }

@@ -376,7 +376,13 @@ impl Handle {
 
     /// The triggers that are paused here and in whose status that is not seen yet: `most` at most.
     pub fn paused(&self, most: usize) -> Vec<(Uuid, RunnerGone)> {
-        self.0.index.lock().unwrap_or_else(PoisonError::into_inner).paused(most)
+        let mut paused = Vec::new();
+        self.0.table.paused.for_each(|uid, state| {
+            if paused.len() < most {
+                paused.push((*uid, state.clone()));
+            }
+        });
+        paused
     }
 
     /// Tells of every change of the snapshot.

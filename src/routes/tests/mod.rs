@@ -320,6 +320,26 @@ fn a_trigger_whose_runner_is_gone_rests_until_it_is_changed() {
 }
 
 #[test]
+#[test]
+fn who_reads_waits_for_nobody_who_changes_something() {
+    let handle = handle();
+    let first = trigger(1, "sub-1");
+    handle.update(|index| index.apply_trigger(first.clone()));
+    assert!(handle.pause(first.uid, &first.state));
+    // What is asked on the threads that accept requests, while something is compiled.
+    let reader = handle.clone();
+    let read = handle.update(|_| {
+        let (sender, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let paused = reader.paused(10).len();
+            let _ = sender.send((reader.untold(0, 0, 10).len(), reader.tallies().take(0, 0, 10).len(), paused));
+        });
+        answer.recv_timeout(Duration::from_secs(10))
+    });
+    assert_eq!(read, Ok((0, 0, 1)));
+    assert!(handle.paused(0).is_empty());
+}
+
 fn the_hour_of_a_draft_begins_when_it_is_first_seen() {
     let handle = handle();
     let listening = |minute: i64| {
