@@ -80,6 +80,16 @@ pub enum Refusal {
         /// What is wrong with it.
         problem: String,
     },
+    /// More would have to be read before the sender is proven than is read for somebody who is not.
+    #[error("{place} is in the body, which has {bytes} bytes; before its sender is proven, at most {limit} are read")]
+    TooLarge {
+        /// What is looked for.
+        place: String,
+        /// Bytes of the body.
+        bytes: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
     /// The request was signed too long ago, or by a clock that is wrong.
     #[error("{0}")]
     Stale(String),
@@ -98,6 +108,7 @@ impl Refusal {
             Self::Missing(_) => "missing",
             Self::Repeated(_) => "repeated",
             Self::Malformed { .. } => "malformed",
+            Self::TooLarge { .. } => "too_large",
             Self::Stale(_) => "stale",
             Self::Mismatch(_) => "mismatch",
         }
@@ -110,7 +121,7 @@ impl Refusal {
             Self::Missing(_) => 1,
             Self::Repeated(_) => 2,
             Self::Malformed { .. } => 3,
-            Self::UnusableSecret | Self::NoUrl => 4,
+            Self::UnusableSecret | Self::NoUrl | Self::TooLarge { .. } => 4,
             Self::Stale(_) => 5,
             Self::Mismatch(_) => 6,
         }

@@ -446,3 +446,45 @@ fn mistakes_in_verifications_are_named() {
         assert!(lines.iter().any(|line| line.starts_with(&expected)), "{expected} in {lines:?}");
     }
 }
+
+#[test]
+fn what_takes_a_large_body_apart_is_refused_before_its_sender_is_proven_and_the_raw_body_is_not() {
+    const LARGEST: usize = 512 * 1024;
+    let verify = |verification: Value, content_type: &str, body: &[u8]| {
+        let plugin = compile(with("/callback/verification", json!([verification]))).unwrap();
+        let mac = hmac_of(body);
+        let headers = [("x-mac".to_owned(), mac), ("content-type".to_owned(), content_type.to_owned())];
+        let request = CallbackRequest::stored("POST", "", &headers, body);
+        plugin.verify(&request.at(0), &[Secret::from("hunter2")])
+    };
+    let raw = || json!({"hmac": hmac_hex("x-mac")});
+    let token = || json!({"token": {"field": "body.token"}});
+    let header = || json!({"token": {"field": "request.headers['content-type']"}});
+    let sorted = || json!({"hmac": merged(hmac_hex("x-mac"), json!({"signed": [{"sortedForm": {}}]}))});
+    let body = |size: usize| {
+        let start = r#"{"token":"hunter2","fill":""#;
+        format!("{start}{}\"}}", "x".repeat(size - start.len() - 2))
+    };
+    for size in [LARGEST, LARGEST + 1, 4 * LARGEST] {
+        assert_eq!(verify(raw(), "application/json", body(size).as_bytes()), Ok(()), "{size}");
+    }
+    assert_eq!(verify(token(), "application/json", body(LARGEST).as_bytes()), Ok(()));
+    let refused = verify(token(), "application/json", body(LARGEST + 1).as_bytes()).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "`body.token` is in the body, which has 524289 bytes; before its sender is proven, at most 524288 are read"
+    );
+    // What is not in the body can be read.
+    assert_eq!(verify(header(), "hunter2", body(LARGEST + 1).as_bytes()), Ok(()));
+    let form = "a".repeat(LARGEST);
+    assert_eq!(verify(sorted(), "application/x-www-form-urlencoded", form.as_bytes()), Ok(()));
+    let refused = verify(sorted(), "application/x-www-form-urlencoded", format!("{form}b").as_bytes());
+    assert_eq!(refused.unwrap_err().label(), "too_large");
+}
+
+fn hmac_of(body: &[u8]) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"hunter2").unwrap();
+    mac.update(body);
+    hex::encode(mac.finalize().into_bytes())
+}

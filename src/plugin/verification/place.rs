@@ -9,6 +9,10 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
+/// Largest body, in bytes, that is taken apart before its sender is proven. Whoever knows a callback URL can have it done, and
+/// values take many times the time and the room of the bytes that they stand in; to hash those costs little.
+const LARGEST_UNPROVEN: usize = 512 * 1024;
+
 /// A request, with what expressions see of it: made when one first asks.
 pub(super) struct Seen<'a> {
     pub(super) request: &'a CallbackRequest<'a>,
@@ -23,17 +27,30 @@ impl<'a> Seen<'a> {
 
     /// What an expression gives, as text; a number is written out.
     pub(super) fn text(&self, expression: &Expression) -> Result<String, Refusal> {
+        let place = format!("`{}`", expression.source());
+        let small = self.check_size(|| place.clone());
+        if expression.uses("body") {
+            small.clone()?;
+        }
         // A body that cannot be read is null, as in handshakes: then what is looked for in it is not there.
         let (request, body) = self.data.get_or_init(|| {
-            (self.request.to_data(), self.request.parse_body(self.payload_field).unwrap_or_else(|_| null()))
+            let body = small.ok().and_then(|()| self.request.parse_body(self.payload_field).ok());
+            (self.request.to_data(), body.unwrap_or_else(null))
         });
         let variables = Variables::default().with("request", request).with("body", body);
-        let place = format!("`{}`", expression.source());
         match expression.json(&variables) {
             Ok(Value::String(text)) => Ok(text),
             Ok(Value::Number(number)) => Ok(number.to_string()),
             Ok(_) => Err(Refusal::Malformed { place, problem: "is not a text".to_owned() }),
             Err(_) => Err(Refusal::Missing(place)),
+        }
+    }
+
+    /// Whether the body may be taken apart although its sender is not proven; `place` is what is looked for in it.
+    pub(super) fn check_size(&self, place: impl FnOnce() -> String) -> Result<(), Refusal> {
+        match self.request.body().len() {
+            ..=LARGEST_UNPROVEN => Ok(()),
+            bytes => Err(Refusal::TooLarge { place: place(), bytes, limit: LARGEST_UNPROVEN }),
         }
     }
 

@@ -101,6 +101,7 @@ impl Part {
             }
             Self::Body => Cow::Borrowed(request.body()),
             Self::SortedForm => {
+                seen.check_size(|| "the form that is signed".to_owned())?;
                 let mut fields: Vec<_> = url::form_urlencoded::parse(request.body()).collect();
                 fields.sort();
                 Cow::Owned(fields.into_iter().flat_map(|(name, value)| [name, value]).collect::<String>().into_bytes())
