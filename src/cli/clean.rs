@@ -7,14 +7,16 @@ pub fn clean(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\n' | '\r' | '\t' => cleaned.push(' '),
-            c if c.is_control() || is_invisible(c) => cleaned.extend(c.escape_unicode()),
+            c if steers(c) => cleaned.extend(c.escape_unicode()),
             c => cleaned.push(c),
         }
     }
     cleaned
 }
 
-/// Characters that turn the direction of text around, by which a text can look like another one.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether a terminal obeys the character instead of showing it: control characters, and those that turn the direction of
+/// text around, by which a text can look like another one.
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

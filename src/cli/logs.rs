@@ -2,7 +2,7 @@
 
 use super::client::Access;
 use super::explain::tone;
-use super::output::{Cell, Format, Screen, Tone, clean, columns, document, print, shorten};
+use super::output::{Cell, Format, Screen, Tone, clean, columns, document, json_line, print, shorten};
 use super::request_log::{RequestLog, Told, moment, selector};
 use crate::config::duration;
 use crate::log::model::{Outcome, Request, State};
@@ -142,7 +142,7 @@ impl Printer {
         let is_new = self.printed.insert(name.clone(), line.clone()).is_none();
         match self.output {
             None => Ok(line),
-            Some(Format::Json) => Ok(format!("{}\n", serde_json::to_string(request)?)),
+            Some(Format::Json) => json_line(request),
             Some(Format::Yaml) => Ok(format!("---\n{}", document(Format::Yaml, request, &[])?)),
             Some(Format::Name) => Ok(if is_new { format!("{name}\n") } else { String::new() }),
         }

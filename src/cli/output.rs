@@ -1,6 +1,6 @@
 //! How commands print: text for people, with colours and columns on a terminal alone, or documents for programs.
 
-pub use super::clean::clean;
+pub use super::clean::{clean, steers};
 use console::Style;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
@@ -152,10 +152,32 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
 /// Nothing that Bellhop's own types can do.
 pub fn document<T: Serialize>(format: Format, value: &T, names: &[String]) -> anyhow::Result<String> {
     Ok(match format {
-        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        Format::Json => escape(&serde_json::to_string_pretty(value)?) + "\n",
         Format::Yaml => serde_saphyr::to_string(value)?,
         Format::Name => names.iter().map(|name| format!("{name}\n")).collect(),
     })
+}
+
+/// A document of one line of JSON, for those that follow one another.
+///
+/// # Errors
+/// As [`document`].
+pub fn json_line<T: Serialize>(value: &T) -> anyhow::Result<String> {
+    Ok(escape(&serde_json::to_string(value)?) + "\n")
+}
+
+/// The same JSON, without characters that a terminal would obey: outside of texts JSON has none, and in them each can be
+/// written as an escape.
+fn escape(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Line breaks between the fields are what is meant to be there.
+        match c != '\n' && steers(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}"))),
+            false => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Prints to standard output, at once.
@@ -236,5 +258,19 @@ mod tests {
     #[test]
     fn what_was_sent_cannot_steer_the_terminal() {
         assert_eq!(clean("a\nb\tc\u{7}\u{9b}31m\u{202e}"), "a b c\\u{7}\\u{9b}31m\\u{202e}");
+    }
+
+    #[test]
+    fn json_says_the_same_and_cannot_steer_the_terminal_either() {
+        let sent = "a\n\u{7}\u{7f}\u{9b}31m\u{85}\u{202e}gpj.\u{2066}\u{200f}\u{61c}é😀\\u0041";
+        let value = serde_json::json!({sent: [sent, 1]});
+        let pretty = document(Format::Json, &value, &[]).unwrap();
+        let line = json_line(&value).unwrap();
+        for text in [&pretty, &line] {
+            assert_eq!(serde_json::from_str::<serde_json::Value>(text).unwrap(), value);
+            assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || steers(c))), "{text:?}");
+            assert!(text.contains("\\u009b31m") && text.contains("\\u202egpj") && text.contains("é😀"), "{text}");
+        }
+        assert_eq!((line.lines().count(), pretty.lines().count()), (1, 6));
     }
 }

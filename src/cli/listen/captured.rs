@@ -1,6 +1,6 @@
 //! What a draft has captured, and how it is shown.
 
-use crate::cli::output::{Format, Screen, Tone, clean, document};
+use crate::cli::output::{Format, Screen, Tone, clean, document, json_line};
 use crate::log::model::{Event, Request};
 use serde::Serialize;
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub fn render(shown: &Shown<'_>, output: Option<Format>, screen: Screen) -> anyh
     let name = shown.request.metadata.name.as_str();
     let whole = Document { request: name, event: shown.event };
     Ok(match output {
-        Some(Format::Json) => serde_json::to_string(&whole)? + "\n",
+        Some(Format::Json) => json_line(&whole)?,
         Some(Format::Yaml) => format!("---\n{}", document(Format::Yaml, &whole, &[])?),
         Some(Format::Name) => format!("{name}\n"),
         None => text(shown, screen),
