@@ -37,7 +37,7 @@ impl Log {
     /// Makes deliveries of a request pending and says which.
     ///
     /// # Errors
-    /// There is nothing to replay, or the disk fails.
+    /// There is nothing to replay, or no room for it, or the disk fails.
     pub async fn replay(&self, namespace: &str, id: Uuid, wish: &ReplayWish) -> Result<Replayed, ReplayError> {
         let spool = self.0.spool.clone();
         let entry = spawn_blocking(move || spool.entry(id)).await.map_err(|_| SpoolError::Stopped)??;
@@ -59,7 +59,13 @@ impl Log {
                 lines_of_one(&entry, matched, trigger, now.as_ref(), wish.dead_letters)?
             }
         };
-        let keys = self.0.spool.replay(id, lines.clone(), wish.by.as_deref(), now_millis()).await?;
+        let replayed = self.0.spool.replay(id, lines.clone(), wish.by.as_deref(), now_millis()).await;
+        let keys = match replayed {
+            Err(SpoolError::NoRoom(full)) => {
+                return conflict(format!("there is no room to deliver it again now: {full}"));
+            }
+            replayed => replayed?,
+        };
         let deliveries = keys.iter().filter_map(|key| {
             let event = matched.events.iter().find(|event| event.item == key.item)?;
             let line = lines.iter().find(|line| line.item == key.item && line.trigger == key.trigger)?;

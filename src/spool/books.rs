@@ -198,10 +198,34 @@ impl Books {
     /// A subscription may hold at most its limit, and at most as much as is still free. The second
     /// rule leaves room for the others: a single flood fills half of the spool, two floods a third
     /// each, and a subscription that holds nothing is refused last.
-    pub fn admit(
+    pub fn admit(&self, limits: &Limits, request: &Request, charge: u64, ahead: (u64, u64)) -> Result<(), AppendError> {
+        let called = (request.namespace.as_str(), request.name.as_str());
+        self.fits(limits, request.subscription, called, charge, ahead)
+    }
+
+    /// Whether a request that is here may count among what is undelivered (again), with `bytes` of records more: by the
+    /// same rules, and only for what it adds to that.
+    pub fn readmit(
         &self,
         limits: &Limits,
-        request: &Request,
+        account: &Account,
+        bytes: u64,
+        ahead: (u64, u64),
+    ) -> Result<u64, AppendError> {
+        let charge = match account.status {
+            Status::Finished => account.charge + bytes,
+            Status::Unmatched | Status::Pending | Status::Dead => bytes,
+        };
+        let called = self.shares.get(&account.subscription).and_then(|share| share.called.as_ref());
+        let called = called.map_or(("", ""), |(namespace, name)| (&**namespace, &**name));
+        self.fits(limits, account.subscription, called, charge, ahead).map(|()| charge)
+    }
+
+    fn fits(
+        &self,
+        limits: &Limits,
+        subscription: Uuid,
+        (namespace, name): (&str, &str),
         charge: u64,
         (ahead_own, ahead_all): (u64, u64),
     ) -> Result<(), AppendError> {
@@ -211,7 +235,7 @@ impl Books {
         }
         let held = self.totals.held() + ahead_all;
         let free = limits.max_undelivered().saturating_sub(held);
-        let own = self.shares.get(&request.subscription).map_or(0, |s| s.totals.held()) + ahead_own;
+        let own = self.shares.get(&subscription).map_or(0, |s| s.totals.held()) + ahead_own;
         if charge > free {
             return Err(AppendError::Full { held, limit: limits.max_undelivered() });
         }
@@ -219,12 +243,8 @@ impl Books {
         let fair = if own == 0 { u64::MAX } else { free };
         let limit = limits.max_bytes_per_subscription.min(fair);
         if own + charge > limit {
-            return Err(AppendError::SubscriptionFull {
-                namespace: request.namespace.clone(),
-                name: request.name.clone(),
-                held: own,
-                limit,
-            });
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            return Err(AppendError::SubscriptionFull { namespace, name, held: own, limit });
         }
         Ok(())
     }

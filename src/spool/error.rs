@@ -104,6 +104,9 @@ pub enum SpoolError {
         /// The request.
         request: Uuid,
     },
+    /// What would become pending again has no room among what is undelivered.
+    #[error(transparent)]
+    NoRoom(AppendError),
     /// What is on the disk is not what was written.
     #[error("the record of request {request} is damaged on disk")]
     Damaged {

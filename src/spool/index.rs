@@ -108,6 +108,10 @@ impl Slot {
         self.account.subscription
     }
 
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
     pub fn number(&self) -> u64 {
         self.account.number
     }

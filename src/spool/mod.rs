@@ -293,7 +293,8 @@ impl Spool {
     /// before. Gives those that it made pending; what is pending already is left as it is. The match stays as it was.
     ///
     /// # Errors
-    /// If the request is not in the spool, or if the disk fails.
+    /// If the request is not in the spool, if there is no room for it among what is undelivered (by the rules for new
+    /// requests), or if the disk fails.
     pub async fn replay(
         &self,
         request: Uuid,

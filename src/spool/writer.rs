@@ -299,6 +299,15 @@ impl Batch {
         self.push(frame, Change::Replay(record));
         self.replies.push(Reply::Replay(answer, keys));
     }
+        // What is finished makes room for others, and must not take it back from them without being asked for.
+        let own = self.ahead.entry(slot.subscription()).or_default();
+        match index.books.readmit(&index.limits, slot.account(), frame.len(), (*own, self.ahead_all)) {
+            Ok(charge) => {
+                *own += charge;
+                self.ahead_all += charge;
+            }
+            Err(e) => return drop(answer.send(Err(SpoolError::NoRoom(e)))),
+        }
 
     fn requeue(&mut self, record: RequeueRecord) {
         let frame = Frame::new(Kind::Requeue, &record);

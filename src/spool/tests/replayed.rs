@@ -74,6 +74,49 @@ async fn what_cannot_be_replayed_is_an_error() {
 }
 
 #[tokio::test]
+async fn replays_leave_the_room_to_others_that_they_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_bytes_per_subscription: 256 << 10, ..small() };
+    let spool = Spool::open(dir.path(), limits.clone()).unwrap();
+    let mut keys = Vec::new();
+    for n in 0..40 {
+        let key = pend(&spool, request(1, n, 20_000)).await;
+        deliver(&spool, key, NOW + n).await;
+        keys.push(key);
+    }
+    let kept: Vec<DeliveryKey> = keys.into_iter().filter(|key| spool.entry(key.request).unwrap().is_some()).collect();
+    assert!(kept.len() > 20, "{}", kept.len());
+    // All at once, so that those that are on their way in count too.
+    let replays = kept.iter().map(|key| spool.replay(key.request, vec![line(*key)], None, NOW + 100));
+    let mut refused = Vec::new();
+    for (key, replayed) in kept.iter().zip(futures::future::join_all(replays).await) {
+        match replayed {
+            Ok(keys) => assert_eq!(keys, [*key]),
+            Err(SpoolError::NoRoom(full)) => refused.push((*key, full.to_string())),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let usage = spool.subscription_usage(Uuid::from_u128(1));
+    assert!(usage.undelivered_bytes <= limits.max_bytes_per_subscription, "{usage:?}");
+    assert!(usage.undelivered_bytes > limits.max_bytes_per_subscription / 2, "{usage:?}");
+    let (key, why) = refused.first().expect("some do not fit");
+    assert!(why.contains("Subscription team-a/sub-1 has"), "{why}");
+    let before = spool.entry(key.request).unwrap().unwrap();
+    assert!(matches!(before.deliveries[0].state, DeliveryState::Delivered { .. }), "nothing has changed");
+    // Others have their room, and this one has it again when something is delivered.
+    pend(&spool, request(2, 1, 100_000)).await;
+    for _ in 0..3 {
+        let again = spool.requeued().await;
+        deliver(&spool, again.key, NOW + 200).await;
+    }
+    assert_eq!(spool.replay(key.request, vec![line(*key)], None, NOW + 300).await.unwrap(), [*key]);
+    // A dead letter counts already.
+    let dead = pend(&spool, request(3, 1, 100)).await;
+    kill(&spool, dead, NOW + 5).await;
+    assert_eq!(spool.replay(dead.request, vec![line(dead)], None, NOW + 300).await.unwrap(), [dead]);
+}
+
+#[tokio::test]
 async fn a_captured_event_is_not_delivered_unless_somebody_wishes_it() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
