@@ -9,6 +9,7 @@ pub mod convert;
 pub mod mask;
 pub mod model;
 pub mod passing;
+mod places;
 mod query;
 mod replay;
 mod serve;
@@ -23,17 +24,18 @@ pub use serve::{network, router};
 pub use tls::{SERVER_NAME, server_config};
 
 use crate::routes::{Handle, Lookup};
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolError};
 use mask::Mask;
 use passing::Passing;
+use places::{Hall, Places};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// Questions that read the disk at the same time; further ones wait.
 const READERS: usize = 4;
-/// Watches at the same time.
-const WATCHES: usize = 64;
+/// Watches at the same time; questions about all namespaces share as one does.
+const WATCHES: Places = Places { total: 64, each: 16 };
 
 /// The request log of one replica of the ingress. Clones are the same.
 #[derive(Clone)]
@@ -45,14 +47,24 @@ struct Inner {
     passing: Arc<Passing>,
     replica: Arc<str>,
     readers: Semaphore,
-    watches: Arc<Semaphore>,
+    watches: Hall,
 }
 
 impl Log {
     /// The log of the replica with this number.
     pub fn new(routes: Handle, spool: Spool, passing: Arc<Passing>, replica: Arc<str>) -> Self {
-        let (readers, watches) = (Semaphore::new(READERS), Arc::new(Semaphore::new(WATCHES)));
+        let (readers, watches) = (Semaphore::new(READERS), Hall::new(WATCHES));
         Self(Arc::new(Inner { routes, spool, passing, replica, readers, watches }))
+    }
+
+    /// Reads the disk on a thread that may wait for it, when it is its turn.
+    async fn reading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Log) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let Ok(_turn) = self.0.readers.acquire().await else { return Err(SpoolError::Stopped) };
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || work(&log)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
     /// What is known of a Subscription now: its plugin, and what must not be shown, as far as that is known.

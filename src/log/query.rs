@@ -209,23 +209,26 @@ impl<'a> Stored<'a> {
 pub fn changed_since(log: &Log, namespace: &str, question: &Question, since: u64) -> Vec<Request> {
     let mut stored = Stored::new(log, namespace, question, None);
     let mut reader = Reader::new(log);
-    let mut found: Vec<Request> = log.0.passing.of_namespace(namespace).iter().map(|r| (**r).clone()).collect();
-    found.retain(|request| question.wants(request) && request.version().touched() >= since);
-    let (mut looked_at, mut bytes) = (0, 0);
-    while looked_at < LOOKED_AT && found.len() < MOST && bytes < READ_BYTES {
+    let passing = log.0.passing.of_namespace(namespace).into_iter();
+    let passing = passing.filter(|request| question.wants(request) && request.version().touched() >= since);
+    // Their content is not told, so it is not kept until all are found.
+    let mut found: Vec<Request> = passing.map(|request| (*request).clone().without_content()).collect();
+    let (mut looked_at, mut read, mut bytes) = (0, 0, 0);
+    while looked_at < LOOKED_AT && read < READ && bytes < READ_BYTES && found.len() < MOST {
         stored.fill();
         let Some(summary) = stored.ahead.pop_front() else { break };
         looked_at += 1;
         if summary.touched < since || !question.may_want(&summary) {
             continue;
         }
+        read += 1;
         bytes += summary.bytes;
         if let Ok(Some(request)) = reader.read(summary.id)
             && question.wants(&request)
         {
-            found.push(request);
+            found.push(request.without_content());
         }
     }
     found.sort_by_key(Request::version);
-    found.into_iter().map(Request::without_content).collect()
+    found
 }

@@ -76,8 +76,9 @@ async fn requests(
         Err(rejection) => return problem(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
     if question.watch {
-        let Some(changes) = log.watch(namespace, question) else {
-            return problem(StatusCode::SERVICE_UNAVAILABLE, "too many readers follow the log; come back later");
+        let changes = match log.watch(namespace, question) {
+            Ok(changes) => changes,
+            Err(why) => return problem(StatusCode::SERVICE_UNAVAILABLE, format!("{why}; come back later")),
         };
         let lines = changes.map(|change| {
             let mut line = serde_json::to_vec(&change).unwrap_or_default();
@@ -86,7 +87,7 @@ async fn requests(
         });
         return ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response();
     }
-    match blocking(&log, move |log| log.list(&namespace, &question)).await {
+    match log.reading(move |log| log.list(&namespace, &question)).await {
         Ok(page) => Json(page).into_response(),
         Err(error) => failed(&error),
     }
@@ -94,7 +95,7 @@ async fn requests(
 
 async fn request(State(log): State<Log>, path: Result<Path<(String, Uuid)>, PathRejection>) -> Response {
     let Ok(Path((namespace, id))) = path else { return problem(StatusCode::NOT_FOUND, "there is no such request") };
-    match blocking(&log, move |log| log.one(&namespace, id)).await {
+    match log.reading(move |log| log.one(&namespace, id)).await {
         Ok(Some(request)) => Json(request).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, "there is no such request in the log; it may have been too old"),
         Err(error) => failed(&error),
@@ -121,16 +122,6 @@ async fn replay(State(log): State<Log>, path: Result<Path<(String, Uuid)>, PathR
         Err(error @ ReplayError::Conflict(_)) => problem(StatusCode::CONFLICT, error.to_string()),
         Err(ReplayError::Failed(error)) => failed(&error),
     }
-}
-
-/// Reads the disk on a thread that may wait for it.
-async fn blocking<T: Send + 'static>(
-    log: &Log,
-    work: impl FnOnce(&Log) -> Result<T, SpoolError> + Send + 'static,
-) -> Result<T, SpoolError> {
-    let Ok(_permit) = log.0.readers.acquire().await else { return Err(SpoolError::Stopped) };
-    let log = log.clone();
-    tokio::task::spawn_blocking(move || work(&log)).await.unwrap_or(Err(SpoolError::Stopped))
 }
 
 fn failed(error: &SpoolError) -> Response {

@@ -391,11 +391,25 @@ async fn a_reader_that_falls_behind_is_told_to_list_again() {
 #[tokio::test]
 async fn readers_are_bounded() {
     let bench = Bench::new([]);
-    let watch = || bench.log.watch("team-a".into(), Question::default());
-    let open: Vec<_> = (0..WATCHES).map(|_| watch().unwrap()).collect();
-    assert!(watch().is_none());
+    let watch = |namespace: &str| bench.log.watch(namespace.into(), Question::default()).map(drop);
+    let open: Vec<_> =
+        (0..WATCHES.each).map(|_| bench.log.watch("team-a".into(), Question::default()).unwrap()).collect();
+    assert!(watch("team-a").is_err_and(|why| why.contains("16 watches")));
+    assert!(watch("team-b").is_ok() && watch(ALL).is_ok());
     drop(open);
-    assert!(watch().is_some());
+    assert!(watch("team-a").is_ok());
+}
+
+#[tokio::test]
+async fn what_a_watch_reads_waits_for_its_turn() {
+    let bench = Bench::new([]);
+    let turns = bench.log.0.readers.acquire_many(u32::try_from(READERS).unwrap()).await.unwrap();
+    let question = Question { since: Some("0".to_owned()), ..Question::default() };
+    let mut changes = std::pin::pin!(bench.log.watch("team-a".into(), question).unwrap());
+    let soon = Duration::from_millis(100);
+    assert!(tokio::time::timeout(soon, changes.next()).await.is_err(), "others are reading");
+    drop(turns);
+    assert_eq!(changes.next().await.unwrap().kind, ChangeKind::Bookmark);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::Log;
 use super::model::{Change, ChangeKind, Request, Version};
+use super::places::Place;
 use super::query::{Question, Reader, changed_since, covers};
 use crate::spool::Changed;
 use async_stream::stream;
@@ -9,10 +10,8 @@ use futures::Stream;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 /// How often it is said that nothing happened.
@@ -24,29 +23,27 @@ const TOGETHER: usize = 200;
 
 impl Log {
     /// What changes in a namespace from now on, and before that, if the question says since when, what has changed already.
-    /// Ends with `Expired` if the reader falls behind. `None` if too many watch already.
+    /// Ends with `Expired` if the reader falls behind.
     ///
     /// Requests that leave the log by their age or number are not told.
-    pub fn watch(&self, namespace: String, question: Question) -> Option<impl Stream<Item = Change> + use<>> {
-        let permit = self.0.watches.clone().try_acquire_owned().ok()?;
-        Some(changes(self.clone(), namespace, question, permit))
+    ///
+    /// # Errors
+    /// Too many watch already; a line for people.
+    pub fn watch(&self, namespace: String, question: Question) -> Result<impl Stream<Item = Change> + use<>, String> {
+        let place = self.0.watches.enter(&namespace)?;
+        Ok(changes(self.clone(), namespace, question, place))
     }
 }
 
-fn changes(
-    log: Log,
-    namespace: String,
-    question: Question,
-    permit: OwnedSemaphorePermit,
-) -> impl Stream<Item = Change> {
+fn changes(log: Log, namespace: String, question: Question, place: Place) -> impl Stream<Item = Change> {
     // Before anything is looked at, so that nothing is missed.
     let (mut stored, mut passing) = (log.0.spool.changes(), log.0.passing.changes());
     stream! {
-        let _permit = permit;
+        let _place = place;
         let mut told = Told::default();
         if let Some(since) = question.since.as_deref().and_then(since) {
-            let (log, namespace, question) = (log.clone(), namespace.clone(), question.clone());
-            let before = spawn_blocking(move || changed_since(&log, &namespace, &question, since)).await;
+            let (namespace, question) = (namespace.clone(), question.clone());
+            let before = log.reading(move |log| Ok(changed_since(log, &namespace, &question, since))).await;
             for request in before.unwrap_or_default() {
                 if let Some(change) = told.tell(request, true) {
                     yield change;
@@ -60,14 +57,15 @@ fn changes(
                     Err(Behind) => break,
                     Ok(ids) if ids.is_empty() => {}
                     Ok(ids) => {
-                        let reading = log.clone();
-                        let read = spawn_blocking(move || {
-                            let mut reader = Reader::new(&reading);
-                            ids.into_iter().filter_map(|id| reader.read(id).ok().flatten()).collect::<Vec<_>>()
+                        let wants = question.clone();
+                        let read = log.reading(move |log| {
+                            let mut reader = Reader::new(log);
+                            let read = ids.into_iter().filter_map(|id| reader.read(id).ok().flatten());
+                            let judged = read.map(|request| (wants.wants(&request), request.without_content()));
+                            Ok(judged.collect::<Vec<_>>())
                         });
-                        for request in read.await.unwrap_or_default() {
-                            let wanted = question.wants(&request);
-                            if let Some(change) = told.tell(request.without_content(), wanted) {
+                        for (wanted, request) in read.await.unwrap_or_default() {
+                            if let Some(change) = told.tell(request, wanted) {
                                 yield change;
                             }
                         }

@@ -34,7 +34,9 @@ pub use front_proxy::{Known, follow};
 pub use replicas::{Here, Remote, Replicas};
 
 use crate::ingress::PeerCertificates;
+use crate::log::ALL;
 use crate::log::model::{GROUP, KIND, VERSION};
+use crate::log::places::{Hall, Places};
 use accept::Form;
 use access::{Access, Review};
 use axum::Router;
@@ -53,9 +55,9 @@ use tokio::sync::Semaphore;
 /// The resource.
 pub const RESOURCE: &str = "requests";
 
-/// Watches at the same time, of all users.
-const MAX_WATCHES: usize = 256;
-/// Other questions that are answered at the same time; further ones wait.
+/// Watches at the same time, of all users; those of all namespaces share as those of one do.
+const MAX_WATCHES: Places = Places { total: 256, each: 16 };
+/// Other questions, and first lists of watches, that are answered at the same time; further ones wait.
 const MAX_AT_ONCE: usize = 16;
 
 /// What answers.
@@ -63,8 +65,8 @@ pub struct Server {
     known: Known,
     access: Access,
     replicas: Replicas,
-    watches: Arc<Semaphore>,
-    turns: Semaphore,
+    watches: Hall,
+    turns: Arc<Semaphore>,
 }
 
 impl Server {
@@ -78,8 +80,8 @@ impl Server {
             known,
             access: Access::new(review),
             replicas,
-            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
-            turns: Semaphore::new(MAX_AT_ONCE),
+            watches: Hall::new(MAX_WATCHES),
+            turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
         }
     }
 
@@ -130,9 +132,9 @@ impl Server {
             }
             Question::Watch(place, wanted, include) => {
                 let form = objects_or_table()?;
-                let slot = self.watches.clone().try_acquire_owned();
-                let slot = slot.map_err(|_| Refusal::too_many(format!("{MAX_WATCHES} watches are open already")))?;
-                let lines = watch::watch(self.replicas.clone(), place, wanted, form, include, slot)?;
+                let slot = self.watches.enter(place.namespace.as_deref().unwrap_or(ALL)).map_err(Refusal::too_many)?;
+                let from = watch::Source { replicas: self.replicas.clone(), turns: self.turns.clone() };
+                let lines = watch::watch(from, place, wanted, form, include, slot)?;
                 Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
             }
             Question::Replay(one) => {

@@ -173,6 +173,50 @@ async fn tables_are_given_to_those_who_ask() {
 }
 
 #[tokio::test]
+async fn watches_of_one_workspace_leave_places_for_others() {
+    let everything = |_: SubjectAccessReviewSpec| true;
+    let world = World::new(everything, Some(ingress()));
+    let watch = async |namespace: &str| {
+        let path = format!("{BASE}/namespaces/{namespace}/requests?watch=true&timeoutSeconds=5");
+        world.ask("GET", &path, "application/json", "").await
+    };
+    let mut open = Vec::new();
+    for _ in 0..MAX_WATCHES.each {
+        open.push(watch("team-a").await);
+    }
+    assert!(open.iter().all(|response| response.status() == 200));
+    let refused = watch("team-a").await;
+    assert!(refused.headers().contains_key("retry-after"));
+    let (status, refusal) = read(refused).await;
+    assert_eq!((status, &refusal["reason"]), (429, &json!("TooManyRequests")), "{refusal}");
+    assert_eq!(watch("team-b").await.status(), 200);
+    drop(open);
+    assert_eq!(watch("team-a").await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_first_list_of_a_watch_waits_for_its_turn() {
+    let server = Server::with(Arc::new(|_| Box::pin(async { Ok(true) })), channel::channel(None).1, {
+        let here = Here::new(OnceLock::new());
+        here.set(ingress()).unwrap();
+        Replicas::Here(here)
+    });
+    let turns = server.turns.acquire_many(u32::try_from(MAX_AT_ONCE).unwrap()).await.unwrap();
+    let path = "/apis/log.bellhop.dev/v1alpha1/namespaces/team-a/requests";
+    let Ok(Question::Watch(place, wanted, include)) = Question::parse(&Method::GET, path, "watch=true") else {
+        panic!()
+    };
+    let source = watch::Source { replicas: server.replicas.clone(), turns: server.turns.clone() };
+    let slot = server.watches.enter("team-a").unwrap();
+    let lines = watch::watch(source, place, wanted, Form::Objects, include, slot).unwrap();
+    let mut lines = std::pin::pin!(lines);
+    let soon = std::time::Duration::from_millis(200);
+    assert!(tokio::time::timeout(soon, futures::StreamExt::next(&mut lines)).await.is_err(), "others are asking");
+    drop(turns);
+    assert!(futures::StreamExt::next(&mut lines).await.is_some());
+}
+
+#[tokio::test]
 async fn a_watch_begins_where_the_list_ended() {
     let world = World::new(viewer, Some(ingress()));
     let watch = async |query: &str, accept: &str, lines: usize| {

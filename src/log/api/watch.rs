@@ -8,12 +8,13 @@ use super::accept::Form;
 use super::entry::Entry;
 use super::list::{PATIENCE, is_of, path, read, words};
 use super::page::{Seen, latest};
-use super::question::{MAX_LIMIT, Watch, Where};
+use super::question::{Watch, Where};
 use super::replicas::{Answer, Replica, Replicas};
 use super::selector::Selector;
 use super::status::Refusal;
 use super::table::{Include, table};
 use crate::log::model::Version;
+use crate::log::places::Place;
 use bytes::Bytes;
 use futures::Stream;
 use http::{Method, StatusCode};
@@ -21,10 +22,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+/// Requests of each replica that are told first, if the client has seen none: they are held in memory until the client has
+/// read them.
+const FIRST: usize = 100;
 /// Changes that wait for a client that reads slowly; then the replicas wait.
 const QUEUE: usize = 64;
 /// Pause before a replica is followed again.
@@ -43,17 +48,26 @@ struct Line {
 /// A request that came or changed, and the number of the replica that has told it.
 type Told = (String, Entry);
 
+/// Where requests come from.
+#[derive(Clone)]
+pub struct Source {
+    /// Who keeps them.
+    pub replicas: Replicas,
+    /// Turns to read a list, which is larger than a change.
+    pub turns: Arc<Semaphore>,
+}
+
 /// Lines of the watch protocol of Kubernetes; `slot` is given back at the end.
 ///
 /// # Errors
 /// 400: the resource version was not given here.
 pub fn watch(
-    replicas: Replicas,
+    source: Source,
     place: Where,
     wanted: Watch,
     form: Form,
     include: Include,
-    slot: OwnedSemaphorePermit,
+    slot: Place,
 ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static, Refusal> {
     let seen = wanted.since.as_deref().map(Seen::parse).transpose()?.unwrap_or_default();
     Ok(async_stream::stream! {
@@ -61,7 +75,7 @@ pub fn watch(
         let (sender, mut told) = mpsc::channel(QUEUE);
         // Ends with this stream, and its tasks with it.
         let mut all = JoinSet::new();
-        all.spawn(follow_all(replicas, place.clone(), seen.clone(), sender));
+        all.spawn(follow_all(source, place.clone(), seen.clone(), sender));
         let mut sender = Sender { selector: place.selector, seen, sent: HashSet::new(), form, include };
         let end = tokio::time::sleep(wanted.life);
         tokio::pin!(end);
@@ -125,17 +139,17 @@ fn line(kind: &str, object: &Value) -> Bytes {
 }
 
 /// Follows those that there are, until nobody listens any more.
-async fn follow_all(replicas: Replicas, place: Where, mut seen: Seen, sender: mpsc::Sender<Told>) {
+async fn follow_all(source: Source, place: Where, mut seen: Seen, sender: mpsc::Sender<Told>) {
     let (mut tasks, mut followed, mut changes) = (JoinSet::new(), HashSet::new(), None);
     loop {
-        for replica in replicas.all() {
+        for replica in source.replicas.all() {
             if followed.insert(replica.number.clone()) {
                 let since = seen.of(&replica.number);
-                tasks.spawn(follow(replica, place.clone(), since, sender.clone()));
+                tasks.spawn(follow(replica, source.turns.clone(), place.clone(), since, sender.clone()));
             }
         }
         tokio::select! {
-            () = replicas.changed(&mut changes) => {}
+            () = source.replicas.changed(&mut changes) => {}
             () = sender.closed() => return,
             Some(ended) = tasks.join_next() => {
                 // A task that has panicked stays in `followed`; that is logged by the runtime, and nothing is lost but it.
@@ -153,11 +167,12 @@ async fn follow_all(replicas: Replicas, place: Where, mut seen: Seen, sender: mp
 /// Follows one replica until it breaks off; gives its number and how far its log was seen.
 async fn follow(
     replica: Replica,
+    turns: Arc<Semaphore>,
     place: Where,
     mut since: Option<Version>,
     sender: mpsc::Sender<Told>,
 ) -> (String, Option<Version>) {
-    if let Err(why) = tell(&replica, &place, &mut since, &sender).await {
+    if let Err(why) = tell(&replica, &turns, &place, &mut since, &sender).await {
         tracing::debug!(replica = replica.number, why, "the log of a replica is not followed any more");
     }
     tokio::time::sleep(PAUSE).await;
@@ -166,12 +181,16 @@ async fn follow(
 
 async fn tell(
     replica: &Replica,
+    turns: &Semaphore,
     place: &Where,
     since: &mut Option<Version>,
     sender: &mpsc::Sender<Told>,
 ) -> Result<(), String> {
     if since.is_none() {
-        let read = read(replica, place, MAX_LIMIT, None).await?;
+        let turn = turns.acquire().await.map_err(|_| "the controller ends".to_owned())?;
+        let read = read(replica, place, FIRST, None).await?;
+        // How long sending takes is up to who reads.
+        drop(turn);
         for entry in read.entries.into_iter().rev() {
             send(sender, replica, entry).await?;
         }
