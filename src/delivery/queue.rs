@@ -1,13 +1,15 @@
 //! Which delivery is next. Plain and synchronous: no clock, no I/O.
 //!
 //! Deliveries that are due wait in one line per trigger; triggers take turns within their workspace, and workspaces take
-//! turns among themselves. A workspace may use at most [`Limits::workspace`] slots, at most as many as it leaves free,
-//! and at most an equal share, counted as if there were one workspace more: so slow runners do not use up the slots, and
-//! a workspace that had nothing under way starts at once. The same holds for runners: one runner gets at most
-//! [`Limits::runner`] attempts at a time, and the triggers of one workspace at most as many of them as they leave free.
+//! turns among themselves. A workspace may use at most [`Limits::workspace`] slots, and a trigger at most
+//! [`Limits::trigger`] of them. Beyond their first one, each of the two may use at most an equal share of the slots above it,
+//! counted as if there were one more of its kind, at most as many as are left free, and none of the last quarter of them
+//! ([`Room`]): so however many slow runners come one after the other, whoever has nothing under way starts at once. A runner
+//! gets at most [`Limits::runner`] attempts at a time, and the triggers of one workspace at most as many of them as they
+//! leave free.
 //!
 //! A line whose runner has no room, or is to be left alone, steps aside until there may be room again, and takes nobody's
-//! turn meanwhile.
+//! turn meanwhile; so does one that has to leave room to the other lines of its workspace.
 
 use super::circuit::Way;
 use std::collections::{HashMap, VecDeque};
@@ -33,8 +35,31 @@ impl Default for Limits {
     }
 }
 
-/// How many lines that have stepped aside are asked again when an attempt at their runner has ended.
+/// How many lines that have stepped aside are asked again when an attempt at their runner, or of their workspace, has ended.
 const ASKED_AGAIN: usize = 16;
+
+/// Slots that several share.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// In all.
+    total: usize,
+    /// Used by all of them.
+    active: usize,
+    /// How many use them, or want to.
+    users: usize,
+}
+
+impl Room {
+    /// Whether one that uses `own` slots, and may use `limit`, may have another.
+    fn allows(self, own: usize, limit: usize) -> bool {
+        let free = self.total.saturating_sub(self.active);
+        if own == 0 {
+            return free > 0 && limit > 0;
+        }
+        let share = self.total / (self.users + 1);
+        own < limit.min(free).min(share) && free > self.total / 4
+    }
+}
 
 /// The line that a delivery waits in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +87,10 @@ struct Workspace<T> {
     lines: HashMap<Uuid, Line<T>>,
     /// Triggers that wait and are below their limit, in the order of their turns.
     turns: VecDeque<Uuid>,
+    /// Triggers that wait and leave room to others. Each has an attempt under way.
+    crowded: VecDeque<Uuid>,
+    /// Lines that have an attempt under way, or a turn.
+    users: usize,
 }
 
 impl<T> Workspace<T> {
@@ -88,6 +117,14 @@ struct Line<T> {
     has_turn: bool,
     /// Whether it has stepped aside.
     aside: bool,
+    /// Whether it leaves room to others of its workspace.
+    crowded: bool,
+}
+
+impl<T> Line<T> {
+    fn uses(&self) -> bool {
+        self.active > 0 || self.has_turn
+    }
 }
 
 impl<T> Queue<T> {
@@ -102,6 +139,8 @@ impl<T> Queue<T> {
             active: 0,
             lines: HashMap::new(),
             turns: VecDeque::new(),
+            crowded: VecDeque::new(),
+            users: 0,
         });
         let line = workspace.lines.entry(lane.trigger).or_insert_with(|| Line {
             runner: lane.way.runner.clone(),
@@ -109,6 +148,7 @@ impl<T> Queue<T> {
             waiting: VecDeque::new(),
             has_turn: false,
             aside: false,
+            crowded: false,
         });
         if line.runner != lane.way.runner {
             // The trigger has another runner now, which may have room.
@@ -128,13 +168,14 @@ impl<T> Queue<T> {
         }
         // Those whose runners are left alone use nothing.
         let users = self.workspaces.values().filter(|workspace| workspace.uses()).count();
-        let share = (self.limits.total / (users + 1)).max(1);
+        let room = Room { total: self.limits.total, active: self.active, users };
+        let share = self.limits.workspace.min(self.limits.total / (users + 1)).max(1);
         // One of the workspaces that wait may be at its limit while another is not.
         let mut skipped = 0;
         while skipped < self.turns.len() {
             let name = self.turns.pop_front()?;
             let Some(workspace) = self.workspaces.get_mut(&name) else { continue };
-            if workspace.active >= self.limits.workspace.min(free).min(share) {
+            if !room.allows(workspace.active, self.limits.workspace) {
                 self.turns.push_back(name);
                 skipped += 1;
                 continue;
@@ -143,12 +184,22 @@ impl<T> Queue<T> {
             if !workspace.turns.is_empty() {
                 self.turns.push_back(name.clone());
             }
+            let own =
+                Room { total: share.min(workspace.active + free), active: workspace.active, users: workspace.users };
             let Some(line) = workspace.lines.get_mut(&trigger) else { continue };
             line.has_turn = false;
+            if !own.allows(line.active, self.limits.trigger) {
+                line.crowded = true;
+                workspace.crowded.push_back(trigger);
+                continue;
+            }
             let lane = Lane { way: Way { runner: line.runner.clone(), workspace: name }, trigger };
             let runner = self.runners.entry(lane.way.runner.clone()).or_default();
             if !runner.has_room(&lane.way, self.limits.runner) || !admits(&lane.way) {
                 line.aside = true;
+                if !line.uses() {
+                    workspace.users -= 1;
+                }
                 runner.aside.push_back(lane);
                 continue;
             }
@@ -172,13 +223,34 @@ impl<T> Queue<T> {
         self.active -= 1;
         workspace.active -= 1;
         line.active -= 1;
+        if !line.uses() {
+            workspace.users -= 1;
+        }
         if line.active == 0 && line.waiting.is_empty() {
             workspace.lines.remove(&lane.trigger);
             if workspace.lines.is_empty() {
                 self.workspaces.remove(&lane.way.workspace);
+                return;
             }
         } else {
             self.offer(lane);
+        }
+        self.uncrowd(&lane.way.workspace);
+    }
+
+    /// Asks lines of a workspace again that have left room to others; the last attempt to end asks all, for after it nobody
+    /// would.
+    fn uncrowd(&mut self, name: &Arc<str>) {
+        let Some(workspace) = self.workspaces.get_mut(name) else { return };
+        let most = if workspace.active == 0 { usize::MAX } else { ASKED_AGAIN };
+        let triggers: Vec<Uuid> = workspace.crowded.drain(..most.min(workspace.crowded.len())).collect();
+        for trigger in triggers {
+            let workspace = self.workspaces.get_mut(name);
+            if let Some(line) = workspace.and_then(|workspace| workspace.lines.get_mut(&trigger)) {
+                line.crowded = false;
+                let way = Way { runner: line.runner.clone(), workspace: name.clone() };
+                self.offer(&Lane { way, trigger });
+            }
         }
     }
 
@@ -221,8 +293,12 @@ impl<T> Queue<T> {
     fn offer(&mut self, lane: &Lane) {
         let Some(workspace) = self.workspaces.get_mut(&lane.way.workspace) else { return };
         let Some(line) = workspace.lines.get_mut(&lane.trigger) else { return };
-        if line.has_turn || line.aside || line.waiting.is_empty() || line.active >= self.limits.trigger {
+        let rests = line.has_turn || line.aside || line.crowded;
+        if rests || line.waiting.is_empty() || line.active >= self.limits.trigger {
             return;
+        }
+        if !line.uses() {
+            workspace.users += 1;
         }
         line.has_turn = true;
         if workspace.turns.is_empty() {
@@ -272,8 +348,46 @@ mod tests {
                 queue.push(&lane("a", trigger), n);
             }
         }
-        assert_eq!(start_all(&mut queue).len(), 64 - 16);
+        assert_eq!(start_all(&mut queue).len(), 48 - 16, "a quarter is left to those that have nothing under way");
+        for trigger in 20..100 {
+            queue.push(&lane("a", trigger), 0);
+        }
+        assert_eq!(start_all(&mut queue).len(), 64 - 48);
         assert_eq!(queue.active, 64);
+    }
+
+    #[test]
+    fn slow_runners_that_come_one_after_the_other_leave_room_for_another_trigger_and_workspace() {
+        let mut queue = Queue::new(Limits::default());
+        let mut under_way = Vec::new();
+        for slow in 0..16 {
+            (0..60).for_each(|n| queue.push(&at(&format!("http://slow-{slow}"), "a", slow), n));
+            under_way.extend(start_all(&mut queue));
+        }
+        assert!((40..64).contains(&queue.active), "{}", queue.active);
+        for n in 0..20 {
+            queue.push(&at("http://well", "a", 100), n);
+            let (lane, item) = queue.start(|_| true).expect("it starts at once");
+            assert_eq!((&*lane.way.runner, item), ("http://well", n));
+            queue.done(&lane);
+        }
+        // They have equal shares as soon as something has ended, and the one that is well may do more at a time.
+        for (lane, _) in under_way {
+            queue.done(&lane);
+            start_all(&mut queue);
+        }
+        for slow in 1..40 {
+            for n in 0..200 {
+                queue.push(
+                    &at(&format!("http://slow-{slow}"), &format!("w-{slow}"), 200 + slow * 20 + n % 20),
+                    n as u32,
+                );
+            }
+            start_all(&mut queue);
+        }
+        assert!(queue.active < 256);
+        queue.push(&at("http://well", "calm", 1_000_000), 0);
+        assert!(queue.start(|_| true).is_some_and(|(lane, _)| &*lane.way.workspace == "calm"));
     }
 
     #[test]
@@ -287,7 +401,7 @@ mod tests {
             }
         }
         let started = start_all(&mut queue);
-        assert!((200..256).contains(&started.len()), "{}", started.len());
+        assert_eq!(started.len(), 192, "a quarter is left to those that have nothing under way");
         queue.push(&lane("quick", 7), 1);
         assert_eq!(queue.start(|_| true).map(|(lane, _)| lane), Some(lane("quick", 7)));
     }
@@ -305,7 +419,7 @@ mod tests {
 
     #[test]
     fn triggers_of_a_workspace_take_turns() {
-        let mut queue = Queue::new(Limits { total: 64, workspace: 6, runner: 6, trigger: 6 });
+        let mut queue = Queue::new(Limits { total: 64, workspace: 16, runner: 16, trigger: 16 });
         for trigger in 1..=3 {
             for n in 0..10 {
                 queue.push(&lane("a", trigger), n);
@@ -313,7 +427,7 @@ mod tests {
         }
         let started = start_all(&mut queue);
         for trigger in 1..=3 {
-            assert_eq!(started.iter().filter(|(l, _)| l.trigger == Uuid::from_u128(trigger)).count(), 2);
+            assert_eq!(started.iter().filter(|(l, _)| l.trigger == Uuid::from_u128(trigger)).count(), 4);
         }
     }
 
