@@ -3,7 +3,7 @@
 use super::matching::match_request;
 use crate::api::Tally;
 use crate::ingress::now_millis;
-use crate::routes::{Handle, Lookup};
+use crate::routes::{Handle, Lookup, Route};
 use crate::spool::{Matched, PendingDelivery, Request, Spool, SpoolError};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,12 @@ use uuid::Uuid;
 const TASKS: usize = 16;
 /// When a failed use of the disk is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Why a request is given up that meets a defect. It is not tried again by itself, because it would meet the same one.
+const DEFECT: &str = "the request could not be held against the triggers because of a defect of Bellhop; \
+    report the ingress' log, and replay the request when it is mended";
+
+/// Holds a request against the triggers of its Subscription, at a time in Unix milliseconds.
+pub type Matching = fn(&Route, &Request, u64) -> Matched;
 
 /// Requests whose match is being stored and handed over, by Subscription and number: between the moment at which the
 /// spool has the match and that at which the scheduler has its deliveries, nobody else knows of them.
@@ -75,6 +81,7 @@ pub struct Matcher {
     spool: Spool,
     deliveries: mpsc::Sender<PendingDelivery>,
     underway: Arc<Underway>,
+    matching: Matching,
     /// Bounds how many requests are held in memory as values, which take many times their size on the wire.
     processors: Arc<Semaphore>,
     /// Requests of Subscriptions whose plugin is missing or invalid for now, by Subscription.
@@ -89,9 +96,20 @@ impl Matcher {
         deliveries: mpsc::Sender<PendingDelivery>,
         underway: Arc<Underway>,
     ) -> Self {
+        Self::with(match_request, routes, spool, deliveries, underway)
+    }
+
+    /// One that matches in this way.
+    pub fn with(
+        matching: Matching,
+        routes: Handle,
+        spool: Spool,
+        deliveries: mpsc::Sender<PendingDelivery>,
+        underway: Arc<Underway>,
+    ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let processors = Arc::new(Semaphore::new(processors));
-        Self { routes, spool, deliveries, underway, processors, parked: Arc::default() }
+        Self { routes, spool, deliveries, underway, matching, processors, parked: Arc::default() }
     }
 
     /// Matches for ever; to stop it, drop it. What was taken and not stored is matched after the next start.
@@ -103,12 +121,7 @@ impl Matcher {
             tasks.spawn(async move {
                 loop {
                     let request = matcher.spool.next_unmatched().await;
-                    // In a task of its own, so that a defect costs one request and not the matcher.
-                    let id = request.id;
-                    let one = matcher.clone();
-                    if tokio::spawn(async move { one.handle(request).await }).await.is_err() {
-                        error!(request = %id, "a request could not be matched because of a defect; it stays in the spool");
-                    }
+                    matcher.take(request).await;
                 }
             });
         }
@@ -117,19 +130,36 @@ impl Matcher {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// Handles a request in a task of its own, so that a defect costs that one, and neither the matcher nor the requests that
+    /// wait behind it.
+    async fn take(&self, request: Arc<Request>) {
+        let (id, subscription, one) = (request.id, request.subscription, self.clone());
+        if tokio::spawn(async move { one.handle(request).await }).await.is_err() {
+            self.give_up(id, subscription).await;
+        }
+    }
+
+    /// Makes a request that has met a defect a dead letter, which people see and can replay, and lets others go on.
+    async fn give_up(&self, id: Uuid, subscription: Uuid) {
+        error!(request = %id, %subscription, "a request becomes a dead letter because of a defect; the panic was reported above");
+        // Ordered triggers may wait for it: they look again when it leaves.
+        let _passage = self.spool.number(id).map(|number| self.underway.enter(subscription, number));
+        if let Err(error) = self.spool.give_up(id, DEFECT, now_millis()).await {
+            error!(request = %id, %error, "and that could not be stored: it is matched again after the next start");
+        }
+    }
+
     async fn handle(&self, request: Arc<Request>) {
         let (id, subscription) = (request.id, request.subscription);
         let matched = match self.routes.by_uid(subscription) {
             Lookup::Served(route) => {
                 let Ok(_processor) = self.processors.acquire().await else { return };
-                let work = move || match_request(&route, &request, now_millis());
+                let matching = self.matching;
+                let work = move || matching(&route, &request, now_millis());
                 match tokio::task::spawn_blocking(work).await {
                     Ok(matched) => matched,
-                    Err(_) => Matched {
-                        at: now_millis(),
-                        events: Vec::new(),
-                        note: Some("the request could not be matched because of a defect".to_owned()),
-                    },
+                    // A match is history; one with nothing in it could not be replayed.
+                    Err(_) => return self.give_up(id, subscription).await,
                 }
             }
             Lookup::Waits { reason, .. } => {
@@ -208,7 +238,7 @@ impl Matcher {
                 let spool = self.spool.clone();
                 match tokio::task::spawn_blocking(move || spool.entry(id)).await {
                     Ok(Ok(Some(entry))) if entry.matched.is_none() && entry.dead.is_none() => {
-                        self.handle(Arc::new(entry.request)).await;
+                        self.take(Arc::new(entry.request)).await;
                     }
                     Ok(Err(error)) => error!(request = %id, %error, "a request that waited cannot be read"),
                     _ => {}

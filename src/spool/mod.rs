@@ -207,9 +207,8 @@ impl Spool {
                 Ok(Err(e @ SpoolError::Damaged { .. })) => {
                     error!(request = %id, error = %e, "a stored request cannot be matched");
                     let at = self.inner.shared.index().slots.get(&id).map(|s| s.touched());
-                    let end = EndedRecord { request: id, at: at.unwrap_or(0), reason: e.to_string() };
-                    if let Some(ops) = &self.inner.ops {
-                        let _ = ops.send(Op::End(end)).await;
+                    if let Err(e) = self.give_up(id, &e.to_string(), at.unwrap_or(0)).await {
+                        error!(request = %id, error = %e, "that it cannot be matched was not stored");
                     }
                 }
                 other => {
@@ -239,6 +238,22 @@ impl Spool {
     pub fn pending(&self) -> Vec<PendingDelivery> {
         let index = self.inner.shared.index();
         index.slots.values().flat_map(|s| s.pending()).collect()
+    }
+
+    /// Whether the delivery waits still: it is in the spool, and neither delivered nor dead. Does not read the disk.
+    pub fn is_pending(&self, key: &DeliveryKey) -> bool {
+        let index = self.inner.shared.index();
+        index.slots.get(&key.request).is_some_and(|slot| slot.pending().any(|pending| pending.key == *key))
+    }
+
+    /// Makes a request that has no match a dead letter, durably, for this reason; whatever of it is pending, too. One that is
+    /// not in the spool needs nothing.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub async fn give_up(&self, request: Uuid, reason: &str, now: u64) -> Result<(), SpoolError> {
+        let end = EndedRecord { request, at: now, reason: reason.to_owned() };
+        self.ask(|answer| Op::End(end, answer)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
     /// Whether a request of the subscription that was received before the one with this number waits for its match still.

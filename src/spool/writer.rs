@@ -36,7 +36,7 @@ pub enum Op {
     Attempt(Change, super::DeliveryKey, Frame, Answer<(), SpoolError>),
     Requeue(RequeueRecord, Answer<bool, SpoolError>),
     Replay(ReplayRecord, Answer<Vec<DeliveryKey>, SpoolError>),
-    End(EndedRecord),
+    End(EndedRecord, Answer<(), SpoolError>),
     Sweep(u64, Answer<(), SpoolError>),
 }
 
@@ -249,7 +249,10 @@ impl Batch {
                 }
             },
             Op::Replay(record, answer) => self.replay(record, answer, index),
-            Op::End(record) => self.end(record),
+            Op::End(record, answer) => {
+                self.end(record);
+                self.replies.push(Reply::Attempt(answer));
+            }
             Op::Sweep(..) => unreachable!("the caller handles it between two batches"),
         }
     }
@@ -296,9 +299,6 @@ impl Batch {
         }
         let keys = record.lines.iter().map(|line| key(line.item, line.trigger)).collect();
         let frame = Frame::new(Kind::Replay, &record);
-        self.push(frame, Change::Replay(record));
-        self.replies.push(Reply::Replay(answer, keys));
-    }
         // What is finished makes room for others, and must not take it back from them without being asked for.
         let own = self.ahead.entry(slot.subscription()).or_default();
         match index.books.readmit(&index.limits, slot.account(), frame.len(), (*own, self.ahead_all)) {
@@ -308,6 +308,9 @@ impl Batch {
             }
             Err(e) => return drop(answer.send(Err(SpoolError::NoRoom(e)))),
         }
+        self.push(frame, Change::Replay(record));
+        self.replies.push(Reply::Replay(answer, keys));
+    }
 
     fn requeue(&mut self, record: RequeueRecord) {
         let frame = Frame::new(Kind::Requeue, &record);

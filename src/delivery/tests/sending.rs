@@ -348,6 +348,33 @@ async fn requests_of_a_plugin_in_repair_wait_and_those_of_a_deleted_subscription
 }
 
 #[tokio::test]
+async fn a_request_that_meets_a_defect_is_a_dead_letter_and_holds_back_nothing() {
+    let (runner, address) = runner().await;
+    let bench = Bench::new(routes([ordered(address, 1)]));
+    let [bad, good] = ["0", "1"].map(|n| request(1, "push", &format!(r#"{{"ref": "{n}"}}"#)));
+    bench.spool.append(bad.clone()).await.unwrap();
+    bench.spool.append(good.clone()).await.unwrap();
+    let (deliveries, taken) = mpsc::channel(HANDED_OVER);
+    let underway = Arc::new(Underway::default());
+    let (routes, spool) = (bench.routes.clone(), bench.spool.clone());
+    let meets_a_defect: matcher::Matching = |route, request, at| {
+        assert!(!request.body.windows(3).any(|found| found == b"\"0\""), "a defect");
+        match_request(route, request, at)
+    };
+    let matcher = Matcher::with(meets_a_defect, routes.clone(), spool.clone(), deliveries, underway.clone());
+    let context = bench.context(&["127.0.0.0/8"]);
+    let sender = Sender::new(routes.clone(), spool.clone(), context.runners.clone(), context.addresses, Metrics::new());
+    let live =
+        Live { sender: sender.unwrap(), routes, spool, runners: context.runners, underway, metrics: Metrics::new() };
+    let scheduler = Scheduler::new(Arc::new(live), Limits::default());
+    tokio::spawn(async move { tokio::join!(matcher.run(), scheduler.run(taken, CancellationToken::new())) });
+    let entry = bench.settled(bad.id, Status::Dead).await;
+    assert!(entry.matched.is_none() && entry.dead.unwrap().contains("a defect of Bellhop"));
+    bench.settled(good.id, Status::Finished).await;
+    assert_eq!(refs(&runner, "/ordered"), [1]);
+}
+
+#[tokio::test]
 async fn what_was_pending_goes_on_after_a_restart() {
     let (runner, address) = runner().await;
     let Bench { dir, routes, spool, .. } = Bench::new(routes([to(address, 1)]));
