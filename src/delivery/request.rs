@@ -65,8 +65,10 @@ impl fmt::Debug for Request {
 pub enum Unsendable {
     /// It stays so until the resources or the administrator's options change.
     Never(String),
-    /// What is missing is on its way, or a person has to put it there; it may be sent by so many attempts.
-    NotYet {
+    /// The runner's secrets are on their way, or a person has to put them there. Nobody was asked, so it is no attempt.
+    NotYet,
+    /// The controller was asked for an object, and may not make it yet; it may be asked so many times.
+    NotMade {
         /// What is missing.
         reason: String,
         /// The attempts of the trigger.
@@ -86,6 +88,17 @@ impl From<&str> for Unsendable {
     }
 }
 
+/// Whether the trigger's runner needs secrets that are not there: those of exactly this runner.
+pub fn lacks_secrets(trigger: &Trigger, published: Option<&PublishedRunner>) -> bool {
+    let runner = &trigger.spec.runner;
+    let is_complete = |secrets: &PublishedRunner| runner.signature.is_none() || secrets.signing_key().is_some();
+    runner.needs_secrets() && !own(trigger, published).is_some_and(is_complete)
+}
+
+fn own<'a>(trigger: &Trigger, published: Option<&'a PublishedRunner>) -> Option<&'a PublishedRunner> {
+    published.filter(|secrets| secrets.uid == trigger.uid && secrets.is_for(&trigger.spec.runner))
+}
+
 /// Makes the request of an attempt.
 ///
 /// # Errors
@@ -94,13 +107,10 @@ pub fn prepare(parts: &Parts<'_>, runners: &Runners) -> Result<Request, Unsendab
     let Parts { trigger, event, .. } = *parts;
     let runner = &trigger.spec.runner;
     let url = runners.url(&trigger.namespace, runner).map_err(|error| error.to_string())?;
-    let secrets = parts.secrets.filter(|secrets| secrets.uid == trigger.uid && secrets.is_for(runner));
+    let secrets = own(trigger, parts.secrets);
     let signing_key = secrets.and_then(PublishedRunner::signing_key);
-    let complete = secrets.is_some() && (runner.signature.is_none() || signing_key.is_some());
-    if runner.needs_secrets() && !complete {
-        let reason =
-            "the runner's credentials or signing secret are not there; see the trigger's conditions".to_owned();
-        return Err(Unsendable::NotYet { reason, max_attempts: trigger.spec.delivery.max_attempts });
+    if lacks_secrets(trigger, parts.secrets) {
+        return Err(Unsendable::NotYet);
     }
     let attributes = Attributes {
         id: event.event.id,

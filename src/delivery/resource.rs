@@ -96,7 +96,7 @@ fn read(response: Response<Bytes>, max_attempts: u32) -> Result<Answer, Unsendab
             let text: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             answered(status, wait, Some(format!("the API server: {status}: {text}")), text)
         }
-        Ok(ResourceAnswer::NotYet { reason }) => Err(Unsendable::NotYet { reason, max_attempts }),
+        Ok(ResourceAnswer::NotYet { reason }) => Err(Unsendable::NotMade { reason, max_attempts }),
         Ok(ResourceAnswer::Never { reason }) => Err(Unsendable::Never(reason)),
         Err(_) => Ok(no_answer("the controller's answer cannot be read; it may be of another version".to_owned())),
     }
@@ -122,7 +122,7 @@ mod tests {
         let busy = outcome(r#"{"outcome": "refused", "status": 429, "message": "", "retryAfter": "7"}"#);
         let wait = Some(std::time::Duration::from_secs(7));
         assert_eq!(busy, Ok(Outcome::Answered { status: 429, retry_after: wait }));
-        let waits = Unsendable::NotYet { reason: "no ServiceAccount".into(), max_attempts: 3 };
+        let waits = Unsendable::NotMade { reason: "no ServiceAccount".into(), max_attempts: 3 };
         assert_eq!(outcome(r#"{"outcome": "notYet", "reason": "no ServiceAccount"}"#), Err(waits));
         assert_eq!(outcome(r#"{"outcome": "never", "reason": "off"}"#), Err(Unsendable::Never("off".into())));
     }

@@ -31,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const GONE: u16 = 410;
 /// When a delivery is taken up again whose state could not be read or written.
 const AGAIN: Duration = Duration::from_secs(10);
+/// When it is looked again whether the secrets of a runner are there.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What happens to a delivery after an attempt.
 #[derive(Debug, PartialEq)]
@@ -82,7 +84,14 @@ impl Sender {
     }
 
     /// Makes one attempt and records it. Everything about the runner is looked up now, not when the event matched.
+    ///
+    /// While the runner's secrets are not there, it is no attempt: nobody was asked, so none is used up. Then the delivery
+    /// ends with its age.
     pub async fn attempt(&self, delivery: PendingDelivery) -> (After, Health) {
+        // Asked first, because many deliveries may wait for long, and each would be read from disk again and again.
+        if self.lacks_secrets(&delivery) {
+            return (self.wait(delivery), Health::Unknown);
+        }
         let event = match self.load(delivery.key).await {
             Ok(Some(event)) => event,
             Ok(None) => return (After::Ended, Health::Unknown),
@@ -115,10 +124,12 @@ impl Sender {
         let (url, result) = match prepared {
             Ok((shown, answer, most)) => (shown, Ok((answer, most))),
             Err(Unsendable::Never(reason)) => (String::new(), Err(reason)),
-            Err(Unsendable::NotYet { reason, max_attempts }) => (
+            Err(Unsendable::NotMade { reason, max_attempts }) => (
                 String::new(),
                 Ok((Answer { outcome: Outcome::NoAnswer, error: Some(reason), text: None }, max_attempts)),
             ),
+            // They were taken back just now.
+            Err(Unsendable::NotYet) => return (self.wait(delivery), Health::Unknown),
         };
         let duration = started.elapsed();
         let (status, error, answer, health, verdict) = match result {
@@ -154,6 +165,26 @@ impl Sender {
             }
         };
         (after, health)
+    }
+
+    /// Whether everything is there to send the delivery but the secrets of its runner.
+    fn lacks_secrets(&self, delivery: &PendingDelivery) -> bool {
+        let Some(target) = self.routes.target(delivery.key.trigger) else { return false };
+        let trigger = &target.trigger;
+        let is_sendable = !trigger.gone
+            && target.outgoing.is_ok()
+            && self.runners.url(&trigger.namespace, &trigger.spec.runner).is_ok()
+            && !matches!(self.routes.by_uid(delivery.subscription), Lookup::Gone);
+        is_sendable && request::lacks_secrets(trigger, target.secrets.as_deref())
+    }
+
+    /// Lets a delivery wait for the secrets of its runner, unless it has ended meanwhile.
+    fn wait(&self, delivery: PendingDelivery) -> After {
+        if !self.spool.is_pending(&delivery.key) {
+            return After::Ended;
+        }
+        debug!(?delivery.key, "the runner's credentials or signing secret are not there; see the trigger's conditions");
+        again_in(LOOK_AGAIN, delivery)
     }
 
     /// Lets a trigger rest whose runner wants no more: what it has still to deliver becomes dead letters, when it is due.
@@ -289,7 +320,11 @@ pub(super) fn in_time(trigger: &Trigger) -> Duration {
 }
 
 fn later(delivery: PendingDelivery) -> After {
-    After::Again(PendingDelivery { due_at: now_millis().saturating_add(millis(AGAIN)), ..delivery })
+    again_in(AGAIN, delivery)
+}
+
+fn again_in(wait: Duration, delivery: PendingDelivery) -> After {
+    After::Again(PendingDelivery { due_at: now_millis().saturating_add(millis(wait)), ..delivery })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -118,9 +118,7 @@ fn a_signature_is_that_of_standard_webhooks() {
 fn nothing_is_sent_without_the_secrets_of_exactly_this_runner() {
     let trigger = with(secured("https://runner.example/"));
     let waits = |secrets: Option<&PublishedRunner>| match send(&trigger, secrets, 1, NOW) {
-        Err(Unsendable::NotYet { reason, max_attempts }) => {
-            assert!(max_attempts == 12 && reason.contains("credentials") && !reason.contains("hunter2"), "{reason}");
-        }
+        Err(Unsendable::NotYet) => {}
         other => panic!("{other:?}"),
     };
     waits(None);
