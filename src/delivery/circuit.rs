@@ -3,9 +3,10 @@
 //! There is a circuit for each runner and workspace, so that a tenant whose path is broken does not cut another tenant
 //! off from the same server. It opens after [`Rules::failures`] attempts in a row without an answer or with a 5xx. While
 //! it is open, deliveries wait and their attempts are not used up. When its time is over, one delivery is let through as
-//! a probe: if that fails, the circuit opens again for twice as long; any other answer closes it.
+//! a probe: if that fails, the circuit opens again for twice as long; any other answer closes it. One that nothing leads
+//! through any more is [forgotten](Circuits::forget), because nothing would probe it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a circuit belongs to.
@@ -74,8 +75,8 @@ pub enum Change {
 enum Circuit {
     /// Closed, after so many failures in a row.
     Closed(u32),
-    /// Open, for the `nth` time in a row.
-    Open { until: u64, nth: u32, probing: bool },
+    /// Open since the time `since`, for the `nth` time in a row.
+    Open { since: u64, until: u64, nth: u32, probing: bool },
 }
 
 /// All circuits that are not simply closed.
@@ -129,27 +130,41 @@ impl Circuits {
     fn failed(&mut self, way: &Way, now: u64) -> Option<Change> {
         let rules = self.rules;
         let circuit = self.circuits.entry(way.clone()).or_insert(Circuit::Closed(0));
-        let nth = match circuit {
+        let (since, nth) = match circuit {
             Circuit::Closed(failures) => {
                 *failures += 1;
                 if *failures < rules.failures {
                     return None;
                 }
-                1
+                (now, 1)
             }
             // An attempt that began before the circuit opened says nothing new.
             Circuit::Open { probing: false, .. } => return None,
-            Circuit::Open { nth, .. } => nth.saturating_add(1),
+            Circuit::Open { since, nth, .. } => (*since, nth.saturating_add(1)),
         };
         let wait = rules.first.saturating_mul(2u64.saturating_pow(nth - 1)).min(rules.longest);
         let until = now.saturating_add(wait);
-        *circuit = Circuit::Open { until, nth, probing: false };
+        *circuit = Circuit::Open { since, until, nth, probing: false };
         Some(Change::Opened { until, anew: nth == 1 })
     }
 
-    /// How many are open.
-    pub fn open(&self) -> usize {
-        self.circuits.values().filter(|circuit| matches!(circuit, Circuit::Open { .. })).count()
+    /// Those that are open, and since when, in Unix milliseconds.
+    pub fn open(&self) -> HashMap<Way, u64> {
+        let open = self.circuits.iter().filter_map(|(way, circuit)| match circuit {
+            Circuit::Open { since, .. } => Some((way.clone(), *since)),
+            Circuit::Closed(_) => None,
+        });
+        open.collect()
+    }
+
+    /// All that something is known of.
+    pub fn ways(&self) -> HashSet<Way> {
+        self.circuits.keys().cloned().collect()
+    }
+
+    /// Forgets what is known of a runner that nothing leads to any more; says whether it was left alone.
+    pub fn forget(&mut self, way: &Way) -> bool {
+        matches!(self.circuits.remove(way), Some(Circuit::Open { .. }))
     }
 }
 
@@ -188,9 +203,9 @@ mod tests {
             now += 7 + wait;
             assert_eq!(circuits.admit(&way, now - 1), Admission::Until(now));
         }
-        assert_eq!((circuits.admit(&way, now), circuits.open()), (Admission::Go, 1));
+        assert_eq!((circuits.admit(&way, now), circuits.open()), (Admission::Go, HashMap::from([(way.clone(), 6)])));
         assert_eq!(circuits.ended(&way, Health::Answers, now), Some(Change::Closed));
-        assert_eq!((circuits.admit(&way, now), circuits.open()), (Admission::Go, 0));
+        assert_eq!((circuits.admit(&way, now), circuits.open().len()), (Admission::Go, 0));
         assert_eq!(circuits.admit(&way, now), Admission::Go);
         assert!(circuits.circuits.is_empty(), "nothing is kept of runners that answer");
     }
@@ -222,6 +237,19 @@ mod tests {
         assert_eq!(circuits.admit(&way, 9_000), Admission::Go);
         assert_eq!(circuits.ended(&way, Health::Unknown, 9_001), None);
         assert_eq!(circuits.admit(&way, 9_001), Admission::Go);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_runner_that_is_forgotten() {
+        let (mut circuits, way, other) = (circuits(), way("http://a", "team"), way("http://b", "team"));
+        (0..3).for_each(|n| assert_eq!(fail(&mut circuits, &way, n).is_some(), n == 2));
+        assert_eq!(fail(&mut circuits, &other, 3), None);
+        assert_eq!(circuits.admit(&way, 9_000), Admission::Go, "the probe");
+        assert_eq!(circuits.ways().len(), 2);
+        assert!(circuits.forget(&way) && !circuits.forget(&other) && circuits.circuits.is_empty());
+        // It ends after all, which is the first that is known of the runner.
+        assert_eq!(circuits.ended(&way, Health::Fails, 9_001), None);
+        assert_eq!(circuits.admit(&way, 9_002), Admission::Go);
     }
 
     #[test]

@@ -31,13 +31,14 @@ pub use runner::{RunnerError, Runners};
 
 use crate::external::address::AddressPolicy;
 use crate::ingress::{Controller, Health, now_millis};
-use crate::routes::Handle;
+use crate::routes::{Handle, Trigger};
 use crate::spool::{PendingDelivery, Spool};
 use crate::telemetry::Metrics;
 use circuit::{Health as RunnerHealth, Way};
 use matcher::{Matcher, Underway};
 use scheduler::{Attempts, Scheduler};
 use sender::{After, Sender};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,11 +145,8 @@ struct Live {
     metrics: Metrics,
 }
 
-impl Attempts for Live {
-    fn way(&self, delivery: &PendingDelivery) -> Way {
-        let Some(trigger) = self.routes.trigger(delivery.key.trigger) else {
-            return Way { runner: "".into(), workspace: "".into() };
-        };
+impl Live {
+    fn way_of(&self, trigger: &Trigger) -> Way {
         if trigger.spec.runner.resource.is_some() {
             // One for each workspace: what holds up objects of one, such as an admission webhook, holds up no other.
             let runner = format!("the cluster: {}", trigger.namespace);
@@ -158,6 +156,15 @@ impl Attempts for Live {
         let url = self.runners.url(&trigger.namespace, &trigger.spec.runner);
         let runner = url.map_or_else(|_| "".into(), |url| url.origin().ascii_serialization().into());
         Way { runner, workspace: trigger.namespace.clone() }
+    }
+}
+
+impl Attempts for Live {
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        match self.routes.trigger(delivery.key.trigger) {
+            Some(trigger) => self.way_of(&trigger),
+            None => Way { runner: "".into(), workspace: "".into() },
+        }
     }
 
     fn ordered(&self, trigger: Uuid) -> bool {
@@ -178,8 +185,24 @@ impl Attempts for Live {
         self.sender.attempt(delivery).await
     }
 
-    fn circuits(&self, open: usize) {
-        self.metrics.circuits_open(open);
+    fn circuits(&self, open: &HashMap<Way, u64>) {
+        self.metrics.circuits_open(open.len());
+        let mut away = HashMap::new();
+        if !open.is_empty() {
+            self.routes.each_trigger(|trigger| {
+                if let Some(since) = open.get(&self.way_of(trigger)) {
+                    away.insert(trigger.uid, *since);
+                }
+            });
+        }
+        self.routes.set_away(away);
+    }
+
+    fn unused(&self, mut ways: HashSet<Way>) -> HashSet<Way> {
+        self.routes.each_trigger(|trigger| {
+            ways.remove(&self.way_of(trigger));
+        });
+        ways
     }
 
     async fn requeued(&self) -> PendingDelivery {

@@ -24,6 +24,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How often it is looked whether a trigger whose deliveries are held is ordered still.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether a trigger leads still to a runner that does not answer, in milliseconds.
+const LOOK_AT_CIRCUITS: u64 = 60_000;
 /// When a delivery is taken up again that met a defect, in milliseconds.
 const AFTER_DEFECT: u64 = 60_000;
 
@@ -48,8 +50,11 @@ pub trait Attempts: Send + Sync + 'static {
     /// Waits for a delivery that was dead and is to be tried again. Must be safe to cancel.
     fn requeued(&self) -> impl Future<Output = PendingDelivery> + Send;
 
-    /// Is told how many circuits are open, when that has changed.
-    fn circuits(&self, open: usize);
+    /// Is told which circuits are open, and since when (Unix milliseconds): when that has changed, and from time to time.
+    fn circuits(&self, open: &HashMap<Way, u64>);
+
+    /// Those of these ways that no trigger's deliveries go any more.
+    fn unused(&self, ways: HashSet<Way>) -> HashSet<Way>;
 
     /// The time, in Unix milliseconds.
     fn now(&self) -> u64 {
@@ -105,6 +110,8 @@ pub struct Scheduler<A> {
     /// Ordered triggers whose next delivery waits for the match of an earlier request.
     behind: HashSet<Uuid>,
     circuits: Circuits,
+    /// When it was last looked at the circuits, in Unix milliseconds.
+    looked: u64,
     /// When runners that are left alone may be asked again.
     again: HashMap<Arc<str>, u64>,
     running: JoinSet<Finished>,
@@ -114,6 +121,7 @@ impl<A: Attempts> Scheduler<A> {
     /// A scheduler with nothing to do.
     pub fn new(attempts: Arc<A>, limits: Limits) -> Self {
         Self {
+            looked: attempts.now(),
             attempts,
             waiting: BinaryHeap::new(),
             due: Queue::new(limits),
@@ -176,6 +184,7 @@ impl<A: Attempts> Scheduler<A> {
         if !self.lines.holding().is_empty() {
             sleep = sleep.min(LOOK_AGAIN);
         }
+        self.look_at_circuits(now);
         let reopened: Vec<Arc<str>> =
             self.again.iter().filter(|(_, at)| **at <= now).map(|(runner, _)| runner.clone()).collect();
         for runner in reopened {
@@ -185,6 +194,30 @@ impl<A: Attempts> Scheduler<A> {
         self.start(now);
         let next = self.again.values().map(|at| Duration::from_millis(at.saturating_sub(now).max(1))).min();
         sleep.min(next.unwrap_or(LONGEST_SLEEP))
+    }
+
+    /// Forgets circuits that nothing leads through any more: nothing would ever close them.
+    fn look_at_circuits(&mut self, now: u64) {
+        let ways = self.circuits.ways();
+        if ways.is_empty() || now < self.looked.saturating_add(LOOK_AT_CIRCUITS) {
+            return;
+        }
+        self.looked = now;
+        let mut changed = false;
+        for way in self.attempts.unused(ways) {
+            if self.circuits.forget(&way) {
+                changed = true;
+                let Way { runner, workspace } = &way;
+                info!(%workspace, %runner, "no trigger leads any more to a runner that did not answer");
+                // What is left of deliveries ends now.
+                self.due.reopen(runner);
+            }
+        }
+        let open = self.circuits.open();
+        // Triggers may have come that lead there, too.
+        if changed || !open.is_empty() {
+            self.attempts.circuits(&open);
+        }
     }
 
     /// Takes what is due out of what waits.
@@ -298,7 +331,7 @@ impl<A: Attempts> Scheduler<A> {
             self.due.reopen(runner);
         }
         if change.is_some() {
-            self.attempts.circuits(self.circuits.open());
+            self.attempts.circuits(&self.circuits.open());
         }
     }
 

@@ -23,8 +23,10 @@ use crate::api::{
 };
 use crate::plugin::{self, Mistake, Outgoing, Plugin, Secret};
 use crate::telemetry::Metrics;
+use arc_swap::ArcSwap;
 use index::{Table, token_key};
 use k8s_openapi::jiff::Timestamp;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
@@ -263,6 +265,7 @@ struct Shared {
 impl Handle {
     /// An empty snapshot that is not synced.
     pub fn new(metrics: Metrics) -> Self {
+    away: ArcSwap<HashMap<Uuid, u64>>,
         let table = Arc::new(Table::new());
         Self(Arc::new(Shared {
             index: Mutex::new(Index::new(table.clone())),
@@ -276,6 +279,7 @@ impl Handle {
 
     /// The route with this token.
     pub fn by_token(&self, token: &str) -> Option<Arc<Route>> {
+            away: ArcSwap::default(),
         if token.is_empty() || token.len() > MAX_TOKEN {
             return None;
         }
@@ -388,6 +392,21 @@ impl Handle {
     /// Tells of every change of the snapshot.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.version.subscribe()
+    }
+
+    /// The triggers whose runner is left alone because it does not answer, and since when (Unix milliseconds).
+    pub fn away(&self) -> Arc<HashMap<Uuid, u64>> {
+        self.0.away.load_full()
+    }
+
+    /// Says which they are.
+    pub fn set_away(&self, away: HashMap<Uuid, u64>) {
+        self.0.away.store(Arc::new(away));
+    }
+
+    /// Calls `each` with every WorkflowTrigger, whatever its mode.
+    pub fn each_trigger(&self, mut each: impl FnMut(&Trigger)) {
+        self.0.table.targets.for_each(|_, target| each(&target.trigger));
     }
 
     fn metrics(&self) -> &Metrics {

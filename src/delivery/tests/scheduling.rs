@@ -1,7 +1,7 @@
 //! When deliveries are attempted, with attempts that only pretend.
 
 use super::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tokio::sync::Notify;
 
 /// Attempts whose runner is slow for some workspaces.
@@ -29,7 +29,11 @@ impl Attempts for Fake {
         std::future::pending().await
     }
 
-    fn circuits(&self, _: usize) {}
+    fn circuits(&self, _: &HashMap<Way, u64>) {}
+
+    fn unused(&self, _: HashSet<Way>) -> HashSet<Way> {
+        HashSet::new()
+    }
 
     async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
         if self.workspaces[&delivery.key.trigger].starts_with("slow") {
@@ -122,8 +126,12 @@ impl Attempts for Two {
         std::future::pending().await
     }
 
-    fn circuits(&self, open: usize) {
-        self.open.lock().unwrap().push(open);
+    fn circuits(&self, open: &HashMap<Way, u64>) {
+        self.open.lock().unwrap().push(open.len());
+    }
+
+    fn unused(&self, _: HashSet<Way>) -> HashSet<Way> {
+        HashSet::new()
     }
 
     async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
@@ -168,6 +176,10 @@ struct Simulated {
     /// What triggers below 100 get before `repaired`; from then on, and all others, it is 200.
     fault: u16,
     repaired: u64,
+    /// When these triggers are deleted.
+    gone: u64,
+    /// How many circuits are open.
+    open: Mutex<Vec<usize>>,
     attempts: Mutex<Vec<(u64, u128)>>,
     delivered: Mutex<HashMap<DeliveryKey, u64>>,
     dead: Mutex<Vec<(u64, String)>>,
@@ -175,10 +187,16 @@ struct Simulated {
 
 impl Simulated {
     fn new(fault: u16, repaired: u64) -> Arc<Self> {
+        Self::until(fault, repaired, u64::MAX)
+    }
+
+    fn until(fault: u16, repaired: u64, gone: u64) -> Arc<Self> {
         Arc::new(Self {
             clock: Default::default(),
             fault,
             repaired,
+            gone,
+            open: Mutex::default(),
             attempts: Mutex::default(),
             delivered: Mutex::default(),
             dead: Mutex::default(),
@@ -216,7 +234,13 @@ impl Attempts for Simulated {
         std::future::pending().await
     }
 
-    fn circuits(&self, _: usize) {}
+    fn circuits(&self, open: &HashMap<Way, u64>) {
+        self.open.lock().unwrap().push(open.len());
+    }
+
+    fn unused(&self, ways: HashSet<Way>) -> HashSet<Way> {
+        ways.into_iter().filter(|way| &*way.runner == "http://faulty" && self.now() >= self.gone).collect()
+    }
 
     fn now(&self) -> u64 {
         self.clock.load(std::sync::atomic::Ordering::Relaxed)
@@ -234,6 +258,10 @@ impl Attempts for Simulated {
     async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
         let now = self.now();
         let trigger = delivery.key.trigger.as_u128();
+        if trigger < 100 && now >= self.gone {
+            self.dead.lock().unwrap().push((now, "the trigger was deleted".to_owned()));
+            return (After::Ended, RunnerHealth::Unknown);
+        }
         self.attempts.lock().unwrap().push((now, trigger));
         let status = if trigger < 100 && now < self.repaired { self.fault } else { 200 };
         let outcome = Outcome::Answered { status, retry_after: None };
@@ -291,6 +319,21 @@ async fn a_runner_that_fails_for_six_hours_gets_everything_afterwards() {
     assert_eq!(late(100, 1000), 0, "the other runner's are never late");
     assert!(late(1, 6 * MINUTE) < 20, "most arrive with the first probe: {}", late(1, 6 * MINUTE));
     assert_eq!(late(1, HOUR), 0, "and all when their own pause is over");
+}
+
+#[tokio::test]
+async fn a_circuit_that_no_trigger_leads_through_any_more_is_forgotten() {
+    let gone = 30 * MINUTE;
+    let simulated = Simulated::until(500, u64::MAX, gone);
+    // The last one keeps the clock going.
+    let faulty = (0..40).map(|n| PendingDelivery { due_at: n, ..pending(n.into(), 1) });
+    let last = PendingDelivery { due_at: HOUR, ..pending(1000, 100) };
+    simulated.run(faulty.chain([last]).collect()).await;
+    let dead = simulated.dead.lock().unwrap();
+    assert_eq!(dead.len(), 40);
+    assert!(dead.iter().all(|(at, why)| *at <= gone + 2 * MINUTE && why.contains("deleted")), "{dead:?}");
+    let open = simulated.open.lock().unwrap();
+    assert_eq!((open.first(), open.last()), (Some(&1), Some(&0)), "{open:?}");
 }
 
 #[tokio::test]
