@@ -161,6 +161,7 @@ pub fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, r
                 plugin: "github".to_owned(),
                 events: vec!["push".to_owned()],
                 url: None,
+                awaits_secret: false,
             });
         }
         let counts = index.counts();

@@ -40,6 +40,10 @@ pub struct PublishedRoute {
     /// The callback URL as it was registered, where the external system signs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Whether the secret that callbacks are signed with from now on has still to be told, so that one which nothing proves
+    /// may be genuine: it is to come back, and not to be lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_secret: bool,
 }
 
 /// Which Subscription's route, and with which content.
@@ -194,6 +198,7 @@ mod tests {
             namespace: "team-a".into(),
             name: "acme-web".into(),
             plugin: "gitea".into(),
+            awaits_secret: false,
             events: vec!["push".into()],
             url: None,
         };

@@ -1,7 +1,7 @@
 //! What a request at a callback URL is, and whether it is taken: decided from the request, its route and the time alone.
 
 use crate::log::model::{MASK, Verification};
-use crate::plugin::{CallbackRequest, HandshakeReply, Secret};
+use crate::plugin::{CallbackRequest, HandshakeReply, Refusal, Secret};
 use crate::routes::Route;
 use crate::spool::Request as Stored;
 use crate::telemetry::Answer;
@@ -51,9 +51,10 @@ pub(super) fn judge(
     let callback = callback.at(now).registered(route.url());
     let plugin = route.plugin();
     let mut verify = || {
-        let proof = plugin.verify(&callback, route.secrets()).map_err(|refusal| refusal.to_string());
-        *verification = Some(Verification { verified: proof.is_ok(), message: proof.as_ref().err().cloned() });
-        proof.map_err(|why| Refused(Answer::Unverified, why))
+        let proof = plugin.verify(&callback, route.secrets());
+        let message = proof.as_ref().err().map(ToString::to_string);
+        *verification = Some(Verification { verified: proof.is_ok(), message });
+        proof.map_err(|refusal| unproven(route, &refusal))
     };
     if let Some(reply) = plugin.handshake(&callback, route.secrets()) {
         secret.clone_from(&reply.secret);
@@ -69,6 +70,16 @@ pub(super) fn judge(
         None
     });
     Ok(Judged::Event { delivery_id: delivery_id.map(shorten) })
+}
+
+/// Nothing is believed that is not proven. Where the secret that would prove it is on its way, the sender is to come back.
+fn unproven(route: &Route, refusal: &Refusal) -> Refused {
+    match refusal {
+        Refusal::NoSecret | Refusal::Mismatch(_) | Refusal::UnusableSecret if route.awaits_secret() => {
+            Refused(Answer::Uncaptured, format!("{refusal}; another secret is still to be told, come back soon"))
+        }
+        _ => Refused(Answer::Unverified, refusal.to_string()),
+    }
 }
 
 /// An id that is taken from the body can be as long as the body; then its hash does.

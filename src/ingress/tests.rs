@@ -208,6 +208,26 @@ async fn whoever_cannot_prove_it_is_refused() {
 }
 
 #[tokio::test]
+async fn what_a_secret_would_prove_that_is_still_to_be_told_comes_back_and_is_not_believed() {
+    let bench = Bench::new();
+    let token = |token: &str| Request::post("/hooks/token-1").header("x-token", token).header("x-event", "push");
+    for secrets in [Vec::new(), vec!["before-3f6d".to_owned()]] {
+        let route = PublishedRoute { callback_secrets: secrets.clone(), awaits_secret: true, ..published(1) };
+        bench.routes.update(|index| index.apply_route(route));
+        let (status, body, response) = bench.send(token("next-77e0").body(BODY.into()).unwrap()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+        assert_eq!(response.headers()["retry-after"], "5");
+        // What has no proof at all will have none later either, if there is one to have.
+        let bare = Request::post("/hooks/token-1").header("x-event", "push").body(BODY.into()).unwrap();
+        let expected = if secrets.is_empty() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNAUTHORIZED };
+        assert_eq!(bench.status(bare).await, expected);
+        assert!(bench.stored().await.is_none());
+    }
+    // The one before is accepted still.
+    assert_eq!(bench.status(token("before-3f6d").body(BODY.into()).unwrap()).await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_body_must_be_what_the_plugin_reads() {
     let bench = Bench::new();
     for (content_type, body) in [

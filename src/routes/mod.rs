@@ -107,6 +107,11 @@ impl Route {
         self.published.url.as_deref()
     }
 
+    /// Whether the secret that callbacks are signed with from now on has still to be told.
+    pub fn awaits_secret(&self) -> bool {
+        self.published.awaits_secret
+    }
+
     /// Name of the TriggerPlugin.
     pub fn plugin_name(&self) -> &Arc<str> {
         &self.plugin_name
@@ -260,12 +265,12 @@ struct Shared {
     version: tokio::sync::watch::Sender<u64>,
     metrics: Metrics,
     tallies: Tallies,
+    away: ArcSwap<HashMap<Uuid, u64>>,
 }
 
 impl Handle {
     /// An empty snapshot that is not synced.
     pub fn new(metrics: Metrics) -> Self {
-    away: ArcSwap<HashMap<Uuid, u64>>,
         let table = Arc::new(Table::new());
         Self(Arc::new(Shared {
             index: Mutex::new(Index::new(table.clone())),
@@ -274,12 +279,12 @@ impl Handle {
             version: tokio::sync::watch::Sender::new(0),
             metrics,
             tallies: Tallies::default(),
+            away: ArcSwap::default(),
         }))
     }
 
     /// The route with this token.
     pub fn by_token(&self, token: &str) -> Option<Arc<Route>> {
-            away: ArcSwap::default(),
         if token.is_empty() || token.len() > MAX_TOKEN {
             return None;
         }
@@ -389,11 +394,6 @@ impl Handle {
         paused
     }
 
-    /// Tells of every change of the snapshot.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.0.version.subscribe()
-    }
-
     /// The triggers whose runner is left alone because it does not answer, and since when (Unix milliseconds).
     pub fn away(&self) -> Arc<HashMap<Uuid, u64>> {
         self.0.away.load_full()
@@ -407,6 +407,11 @@ impl Handle {
     /// Calls `each` with every WorkflowTrigger, whatever its mode.
     pub fn each_trigger(&self, mut each: impl FnMut(&Trigger)) {
         self.0.table.targets.for_each(|_, target| each(&target.trigger));
+    }
+
+    /// Tells of every change of the snapshot.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.version.subscribe()
     }
 
     fn metrics(&self) -> &Metrics {

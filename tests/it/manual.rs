@@ -95,9 +95,9 @@ async fn a_secret_of_the_users_own_is_taken_once_it_may_be_and_followed() -> Res
     workspace.create_subscription(manual(&workspace, "acme-web", reference)).await?;
     let message = workspace.subscription_is("acme-web", "Ready", "False", "SecretNotFound").await?;
     ensure!(message.contains("spec.authorization.manual.secretRef.name") && message.contains("\"mine\""), "{message}");
-    // The URL is live already: whoever makes the webhook can enter it, and nothing is believed yet.
+    // The URL is live already: whoever makes the webhook can enter it, and nothing is believed yet, nor lost.
     let url = callback_url(&workspace.api::<Subscription>().get("acme-web").await?)?;
-    ensure!(answer(&url, "first-of-mine-77a0").await? == 401);
+    ensure!(answer(&url, "first-of-mine-77a0").await? == 503);
 
     workspace.put_secret("mine", Some("github"), &[("token", "first-of-mine-77a0")]).await?;
     workspace.subscription_is("acme-web", "Ready", "False", "SecretNotLabelled").await?;

@@ -1,9 +1,10 @@
 //! The callback secrets of a Subscription: the current one, those of single webhooks, and those that are still accepted.
 
-use super::Custody;
+use super::{Custody, WebhookRecord};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use subtle::ConstantTimeEq;
+use uuid::Uuid;
 
 /// Most secrets that are accepted although there is a newer one; of more, the oldest are refused.
 const MOST_PREVIOUS: usize = 8;
@@ -69,6 +70,29 @@ impl Custody {
     /// Whether callbacks can be proven: a secret is known, or none is needed.
     pub fn has_secret(&self) -> bool {
         self.secret_origin == SecretOrigin::NotNeeded || !self.secrets().is_empty()
+    }
+
+    /// Whether the secret that callbacks are signed with from now on has still to be told: by the external system, or by a
+    /// person. Secrets of webhooks that are gone are accepted meanwhile.
+    pub fn awaits_secret(&self) -> bool {
+        matches!(self.secret_origin, SecretOrigin::External | SecretOrigin::Given)
+            && self.callback_secret.is_empty()
+            && self.webhooks.iter().all(|record| record.secret.is_none())
+    }
+
+    /// Forgets a webhook that is gone, or is deleted to make room, although none has taken its place yet. Its secret, if the
+    /// external system has chosen that and no other webhook has it, is accepted until `until`, for what is still under way.
+    pub fn lose(&mut self, attempt: Uuid, until: i64) {
+        // One that has come in a handshake stands in no record.
+        let has_current =
+            |record: &WebhookRecord| record.secret.as_ref().is_none_or(|secret| *secret == self.callback_secret);
+        let mut others = self.webhooks.iter().filter(|other| other.attempt != attempt && other.id().is_some());
+        let is_its_own = self.webhook(attempt).is_some_and(has_current) && !others.any(has_current);
+        if self.secret_origin == SecretOrigin::External && is_its_own {
+            let secret = std::mem::take(&mut self.callback_secret);
+            self.retire(secret, Some(until));
+        }
+        self.forget(attempt, Some(until));
     }
 
     /// Takes a secret that the external system has told in a handshake, if none is known.

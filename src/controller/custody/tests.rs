@@ -54,6 +54,45 @@ fn registered(id: &str) -> WebhookRecord {
 }
 
 #[test]
+fn the_secret_of_a_webhook_that_is_gone_is_accepted_for_a_while_and_another_one_awaited() {
+    // It has come in a handshake, or with the answer to the create call.
+    for told in [None, Some("first-told-51c7")] {
+        let mut custody = custody(SecretOrigin::External);
+        assert!(custody.awaits_secret());
+        let record = WebhookRecord { secret: told.map(str::to_owned), ..registered("1") };
+        let attempt = record.attempt;
+        custody.callback_secret = "first-told-51c7".into();
+        custody.webhooks.push(record);
+        assert!(!custody.awaits_secret());
+        custody.lose(attempt, 500);
+        assert_eq!((custody.secrets(), custody.awaits_secret()), (vec!["first-told-51c7".to_owned()], true));
+        custody.await_secret();
+        assert_eq!(custody.capture_secret("second-told-09ab"), Capture::Stored);
+        assert_eq!(custody.secrets(), ["second-told-09ab", "first-told-51c7"]);
+        assert!(!custody.awaits_secret());
+        custody.drop_retired(500);
+        assert_eq!(custody.secrets(), ["second-told-09ab"]);
+    }
+    // The one that has taken its place has the current one.
+    let mut replaced = custody(SecretOrigin::External);
+    let old = WebhookRecord { secret: Some("first-told-51c7".into()), ..registered("1") };
+    let attempt = old.attempt;
+    replaced.webhooks.extend([old, registered("2")]);
+    replaced.callback_secret = "second-told-09ab".into();
+    replaced.lose(attempt, 500);
+    assert_eq!(
+        (replaced.secrets().as_slice(), &*replaced.callback_secret),
+        (["second-told-09ab".to_owned(), "first-told-51c7".to_owned()].as_slice(), "second-told-09ab")
+    );
+    // What Bellhop has chosen goes to the next webhook, too.
+    let mut generated = custody(SecretOrigin::Generated);
+    generated.webhooks.push(registered("1"));
+    let (attempt, secret) = (generated.webhooks[0].attempt, generated.callback_secret.clone());
+    generated.lose(attempt, 500);
+    assert_eq!((&generated.callback_secret, generated.awaits_secret()), (&secret, false));
+}
+
+#[test]
 fn the_callback_name_follows_from_the_token_and_does_not_tell_it() {
     let name = custody(SecretOrigin::Generated).callback_name();
     assert_eq!(name.len(), "bellhop-".len() + 16);

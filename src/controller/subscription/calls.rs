@@ -34,6 +34,7 @@ pub fn route(context: &Context, custody: &Custody) -> PublishedRoute {
         name: custody.name.clone(),
         plugin: custody.accepted.plugin_ref.name.clone(),
         events: custody.events.clone(),
+        awaits_secret: custody.awaits_secret(),
     }
 }
 

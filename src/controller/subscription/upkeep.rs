@@ -72,15 +72,7 @@ async fn make_room(
     }
     Calls::new(desk, &begun.custody, type_::WEBHOOK_REGISTERED).about(record).delete().await?;
     let until = grace(desk);
-    let gone = |custody: &mut Custody| {
-        // A secret that came in a handshake is this webhook's, too.
-        if custody.secret_origin == SecretOrigin::External && !desk.plugin.per_event() {
-            let secret = std::mem::take(&mut custody.callback_secret);
-            custody.retire(secret, Some(until));
-        }
-        custody.forget(attempt, Some(until));
-    };
-    desk.context.vault.record(&begun, gone).await
+    desk.context.vault.record(&begun, |custody| custody.lose(attempt, until)).await
 }
 
 /// Begins to replace the callback secret, as the annotation asks for.
@@ -246,7 +238,7 @@ async fn gone(desk: &Desk<'_>, stored: &Stored, record: &WebhookRecord) -> Resul
     let (attempt, until) = (record.attempt, grace(desk));
     let note = format!("webhook {} was not in the external system any more; another one was made", id(record));
     let change = |custody: &mut Custody| {
-        custody.forget(attempt, Some(until));
+        custody.lose(attempt, until);
         custody.note_repair(&note);
     };
     desk.context.vault.record(stored, change).await

@@ -52,6 +52,7 @@ pub(crate) fn published(n: u128) -> PublishedRoute {
         plugin: "forge".into(),
         events: vec!["push".into()],
         url: None,
+        awaits_secret: false,
     }
 }
 
@@ -320,7 +321,6 @@ fn a_trigger_whose_runner_is_gone_rests_until_it_is_changed() {
 }
 
 #[test]
-#[test]
 fn who_reads_waits_for_nobody_who_changes_something() {
     let handle = handle();
     let first = trigger(1, "sub-1");
@@ -340,6 +340,7 @@ fn who_reads_waits_for_nobody_who_changes_something() {
     assert!(handle.paused(0).is_empty());
 }
 
+#[test]
 fn the_hour_of_a_draft_begins_when_it_is_first_seen() {
     let handle = handle();
     let listening = |minute: i64| {

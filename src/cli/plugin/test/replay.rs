@@ -93,6 +93,7 @@ fn published(plugin: &Tested, subscription: Subscription, events: Vec<String>) -
         plugin: plugin.name.clone(),
         events,
         url: plugin.compiled.verification_needs_url().then_some(url),
+        awaits_secret: false,
     }
 }
 
