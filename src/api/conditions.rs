@@ -14,6 +14,8 @@ pub mod type_ {
     pub const WEBHOOK_REGISTERED: &str = "WebhookRegistered";
     /// Abnormal-true: a webhook could not be renewed, or an authorization not refreshed, and it ends soon.
     pub const EXPIRING: &str = "Expiring";
+    /// Abnormal-true: a WorkflowTrigger's runner does not answer, and its deliveries wait.
+    pub const RUNNER_AWAY: &str = "RunnerAway";
     /// Abnormal-true (kstatus): work is under way.
     pub const RECONCILING: &str = "Reconciling";
     /// Abnormal-true (kstatus): nothing will change until somebody changes something.
@@ -82,6 +84,7 @@ pub mod reason {
     pub const LISTENING: &str = "Listening";
     /// The runner has answered 410: nothing fires until somebody changes the trigger.
     pub const RUNNER_GONE: &str = "RunnerGone";
+    pub const RUNNER_NOT_ANSWERING: &str = "RunnerNotAnswering";
     pub const SUSPENDED: &str = "Suspended";
 }
 

@@ -28,7 +28,7 @@ pub use plugin_event::*;
 pub use published::{PREFER, PUBLISHED_LABEL, PublishedController, PublishedIdentity, PublishedRoute, RouteVersion};
 pub use published_runner::PublishedRunner;
 pub use reference::to_markdown;
-pub use report::{Gone, Report, Seen, Tally, Told, TriggerReport};
+pub use report::{Away, AwayReport, Gone, Report, Seen, Tally, Told, TriggerReport};
 pub use resource_event::{ResourceAnswer, ResourceEvent};
 pub use runner::*;
 pub use subscription::*;

@@ -16,6 +16,9 @@ pub struct Report {
     /// Triggers whose runner is gone, until that is seen in their status.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Gone>,
+    /// Triggers whose runner is left alone because it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<AwayReport>,
 }
 
 /// The last request of a Subscription.
@@ -56,6 +59,24 @@ pub struct Gone {
     /// The state that it was in.
     #[serde(flatten)]
     pub state: RunnerGone,
+}
+
+/// All triggers whose runner a process leaves alone for now, which takes the place of what it has reported before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwayReport {
+    /// The process that reports, as in [`TriggerReport`].
+    pub from: Uuid,
+    /// The triggers.
+    pub triggers: Vec<Away>,
+}
+
+/// A trigger whose runner does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Away {
+    /// UID of the WorkflowTrigger.
+    pub uid: Uuid,
+    /// Since when, in Unix milliseconds.
+    pub since: u64,
 }
 
 /// What has happened to one trigger.

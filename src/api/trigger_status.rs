@@ -22,7 +22,8 @@ pub struct WorkflowTriggerStatus {
     /// The generation that the conditions are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: whether the trigger will fire, and if not, why.
+    /// `Ready`: whether the trigger will fire, and if not, why. `RunnerAway`: that its runner does not answer; absent if it
+    /// does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -39,6 +40,9 @@ pub struct WorkflowTriggerStatus {
     /// `bellhop.dev/resume` is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_gone: Option<RunnerGone>,
+    /// That the runner does not answer, and is left alone for a while. Written at most once a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner_away: Option<RunnerAway>,
 }
 
 /// How many events a trigger was held against. Approximate: what an ingress has not reported when it is killed is missing.
@@ -80,6 +84,13 @@ impl Listening {
         let until = Timestamp::from_second(until.as_second()).unwrap_or(until);
         Some(Self { requested: requested.clone(), until: Time(until) })
     }
+}
+
+/// That a runner does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunnerAway {
+    /// Since when, as far as a replica of the ingress knows.
+    pub since: Time,
 }
 
 /// For which state of a trigger its runner was gone.

@@ -149,7 +149,8 @@ impl Report {
             }
             Some(_) => None,
         };
-        self.warnings.extend(condition(type_::EXPIRING).filter(|expiring| expiring.status == "True").map(told));
+        let warnings = [type_::EXPIRING, type_::RUNNER_AWAY].into_iter().filter_map(condition);
+        self.warnings.extend(warnings.filter(|warning| warning.status == "True").map(told));
         let is_ready = found.is_none();
         self.not_ready.extend(found);
         is_ready

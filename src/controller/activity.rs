@@ -1,7 +1,8 @@
 //! What the replicas of the ingress report: when the last request came to each Subscription, how often triggers have
-//! fired, and which runners are gone. The controller that holds the Lease writes it into the statuses.
+//! fired, and which runners are gone or do not answer. The controller that holds the Lease writes it into the statuses.
 
 use super::seldom::{Book, Budget, News};
+use super::workflow_trigger::away::{self, AwayBook};
 use super::workflow_trigger::tally;
 use super::{Context, Failure};
 use crate::api::{Report, RunnerGone, Subscription, SubscriptionStatus, Tally, TriggerReport};
@@ -23,6 +24,8 @@ const MOST_GONE: usize = 10_000;
 const MOST_REPORTERS: usize = 1000;
 /// How often it is looked whether something may be written.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the statuses are held against what is told of runners that do not answer.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long one write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,14 +54,15 @@ struct Books {
     requests: Book<At>,
     triggers: Book<Tally>,
     gone: HashMap<Uuid, RunnerGone>,
+    away: AwayBook,
     /// The number of the last report of each process.
     reporters: HashMap<Uuid, u64>,
 }
 
 impl Books {
     fn new(budget: Budget, now: Instant) -> Self {
-        let (requests, triggers) = (Book::new(budget, now), Book::new(budget, now));
-        Self { requests, triggers, gone: HashMap::new(), reporters: HashMap::new() }
+        let (requests, triggers, away) = (Book::new(budget, now), Book::new(budget, now), AwayBook::new(budget, now));
+        Self { requests, triggers, gone: HashMap::new(), away, reporters: HashMap::new() }
     }
 
     fn take(&mut self, report: &Report) -> bool {
@@ -71,6 +75,9 @@ impl Books {
                 return false;
             }
             self.gone.insert(gone.uid, gone.state.clone());
+        }
+        if let Some(away) = &report.away {
+            self.away.take(away, Instant::now());
         }
         report.triggers.as_ref().is_none_or(|triggers| self.count(triggers))
     }
@@ -115,10 +122,16 @@ pub async fn run(context: &Context, desk: &Desk) {
     let budget = Budget { interval: context.common.activity_interval, per_minute: context.options.activity_writes };
     *desk.lock() = Some(Books::new(budget, Instant::now()));
     let _open = Open(desk);
-    let mut totals = tally::Totals::default();
+    let (mut totals, mut looked) = (tally::Totals::default(), Instant::now());
     loop {
         tokio::time::sleep(TICK).await;
         let now = Instant::now();
+        if now.duration_since(looked) >= LOOK {
+            looked = now;
+            let shown = away::shown(context);
+            let due = desk.lock().as_mut().map(|books| books.away.due(&shown, now));
+            away::write(context, due.unwrap_or_default()).await;
+        }
         let due = desk
             .lock()
             .as_mut()

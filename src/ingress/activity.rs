@@ -1,12 +1,14 @@
 //! Tells the controller what it shows in statuses: when the last request came to each Subscription, how often triggers
-//! have fired, and which of them are paused because their runner is gone.
+//! have fired, which of them are paused because their runner is gone, and whose runner does not answer.
 
 use super::controller::INTERNAL;
 use super::{Controller, now_millis};
-use crate::api::{Gone, Report, Seen, Told, TriggerReport};
+use crate::api::{Away, AwayReport, Gone, Report, Seen, Told, TriggerReport};
 use crate::routes::{Handle, LogGate};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 /// How often it is looked whether there is something to tell.
 const TICK: Duration = Duration::from_secs(5);
-/// Subscriptions in one report.
+/// Subscriptions, and triggers whose runner does not answer, in one report.
 const MOST: usize = 1000;
 /// Triggers in one report.
 const MOST_TRIGGERS: usize = 500;
@@ -55,11 +57,13 @@ struct Outbox {
     from: Uuid,
     number: u64,
     untold: Option<TriggerReport>,
+    /// Triggers whose runner does not answer, as it was told last, and when, in Unix milliseconds.
+    away: (Arc<HashMap<Uuid, u64>>, u64),
 }
 
 impl Outbox {
     fn new() -> Self {
-        Self { from: Uuid::new_v4(), number: 0, untold: None }
+        Self { from: Uuid::new_v4(), number: 0, untold: None, away: Default::default() }
     }
 
     /// Tells what there is; what could not be told is told the next time.
@@ -75,7 +79,10 @@ impl Outbox {
             }
             // Told again and again until the status says it, which the routes then know.
             let gone = routes.paused(MOST_TRIGGERS).into_iter().map(|(uid, state)| Gone { uid, state }).collect();
-            let report = Report { requests: Vec::new(), triggers: self.untold.clone(), gone };
+            let now = now_millis();
+            let away = routes.away();
+            let told = self.away_from(&away, interval, now);
+            let report = Report { requests: Vec::new(), triggers: self.untold.clone(), gone, away: told };
             if report == Report::default() {
                 return;
             }
@@ -85,10 +92,30 @@ impl Outbox {
                 }
                 return;
             }
+            if report.away.is_some() {
+                self.away = (away, now);
+            }
             if self.untold.take().is_none_or(|told| told.tallies.len() < MOST_TRIGGERS) {
                 return;
             }
         }
+    }
+}
+
+impl Outbox {
+    /// What there is to tell of runners that do not answer: all of them, when that has changed, and once in an interval, since
+    /// what is not repeated is taken for over.
+    fn away_from(&self, away: &HashMap<Uuid, u64>, interval: u64, now: u64) -> Option<AwayReport> {
+        let (told, at) = &self.away;
+        let again = !away.is_empty() && now >= at.saturating_add(interval);
+        if **told == *away && !again {
+            return None;
+        }
+        let mut triggers: Vec<Away> = away.iter().map(|(uid, since)| Away { uid: *uid, since: *since }).collect();
+        // The same of more than fit each time.
+        triggers.sort_by_key(|away| (away.since, away.uid));
+        triggers.truncate(MOST);
+        Some(AwayReport { from: self.from, triggers })
     }
 }
 
@@ -189,6 +216,34 @@ mod tests {
         routes.update(|index| index.apply_trigger(crate::routes::Trigger { gone: true, ..trigger }));
         outbox.tell(&routes, &controller, 0, &gate).await;
         assert_eq!(told.lock().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn runners_that_do_not_answer_are_told_of_again_and_again_and_once_when_they_are_back() {
+        let routes = Handle::new(Metrics::new());
+        let told: Arc<Mutex<Vec<Report>>> = Arc::default();
+        let (log, gate) = (told.clone(), LogGate::default());
+        let answer = async move |body: Bytes| {
+            log.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+            StatusCode::NO_CONTENT
+        };
+        let controller = Controller::Here(Router::new().route("/internal/activity", post(answer)));
+        let mut outbox = Outbox::new();
+        let (minute, uid) = (60_000, Uuid::from_u128(3));
+        outbox.tell(&routes, &controller, minute, &gate).await;
+        assert!(told.lock().unwrap().is_empty());
+        routes.set_away(HashMap::from([(uid, 5_000)]));
+        outbox.tell(&routes, &controller, minute, &gate).await;
+        outbox.tell(&routes, &controller, minute, &gate).await;
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        routes.set_away(HashMap::new());
+        outbox.tell(&routes, &controller, minute, &gate).await;
+        outbox.tell(&routes, &controller, 0, &gate).await;
+        let told = told.lock().unwrap();
+        let away: Vec<_> = told.iter().map(|report| report.away.clone().unwrap().triggers).collect();
+        let one = vec![Away { uid, since: 5_000 }];
+        assert_eq!(away, [one.clone(), one, Vec::new()]);
+        assert!(told.iter().all(|report| report.away.as_ref().unwrap().from == outbox.from));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use crate::bad_input::sign;
 use crate::support::{Own, PATIENCE, Workspace, callback_secret, callback_url};
 use anyhow::{Context, Result, ensure};
 use axum::body::Body;
+use bellhop::api::{Condition, WorkflowTrigger};
 use bellhop_harness::runner::{Recorded, Reply, Runner};
 use bellhop_harness::{eventually, world};
 use bytes::Bytes;
@@ -105,7 +106,8 @@ fn drip() -> Body {
 
 #[tokio::test]
 async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_are_back() -> Result<()> {
-    let own = Own::start("faulty", &["--allow-runner-origin", "https://127.0.0.1:*"]).await?;
+    let own =
+        Own::start("faulty", &["--allow-runner-origin", "https://127.0.0.1:*", "--activity-interval", "1s"]).await?;
     let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "faulty").await?;
     let subscription = workspace.connect("acme-web", "well").await?;
     let secret = callback_secret(&workspace.client, &subscription).await?;
@@ -155,6 +157,24 @@ async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_ar
         Ok(())
     })
     .await?;
+    // The triggers say so, and those of runners that answer, whatever, do not.
+    let says_away = async |name: &str| -> Result<bool> {
+        let status = workspace.api::<WorkflowTrigger>().get(name).await?.status.unwrap_or_default();
+        let is_away = |condition: &&Condition| condition.type_ == "RunnerAway" && condition.status == "True";
+        let condition = status.conditions.iter().find(is_away);
+        ensure!(condition.is_none_or(|condition| condition.reason == "RunnerNotAnswering"), "{condition:?}");
+        Ok(condition.is_some())
+    };
+    eventually(PATIENCE, "the status says who does not answer", async || {
+        for name in ["refuses", "hangs", "fails", "speaks-no-tls"] {
+            ensure!(says_away(name).await?, "{name}");
+        }
+        Ok(())
+    })
+    .await?;
+    for name in ["well", "is-busy", "is-large", "redirects"] {
+        ensure!(!says_away(name).await?, "{name}");
+    }
     // Each of these answers was a success, however large or slow the rest of it was.
     drips.has_had(all.clone()).await?;
     is_large.has_had(all.clone()).await?;
@@ -174,5 +194,13 @@ async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_ar
             ensure!(numbers == all.clone().collect::<Vec<_>>(), "{numbers:?}");
         }
     }
+    eventually(PATIENCE, "the status says who is back", async || {
+        for name in ["refuses", "hangs", "fails"] {
+            ensure!(!says_away(name).await?, "{name}");
+        }
+        Ok(())
+    })
+    .await?;
+    ensure!(says_away("speaks-no-tls").await?, "nobody has repaired it");
     Ok(())
 }

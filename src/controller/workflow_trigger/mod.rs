@@ -1,5 +1,6 @@
 //! The controller of WorkflowTriggers: says whether they will fire, and if not, why.
 
+pub mod away;
 pub mod leftovers;
 pub mod plan;
 mod secrets;
@@ -162,6 +163,10 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
     if verdict.stalled {
         conditions.set(type_::STALLED, Is::True, verdict.reason, verdict.message);
     }
+    if let Some(away) = &old.runner_away {
+        let (reason, message) = away::condition(away);
+        conditions.set(type_::RUNNER_AWAY, Is::True, reason, message);
+    }
     let end = listening.as_ref().map(|listening| Duration::try_from(listening.until.0.duration_since(now)));
     let status = WorkflowTriggerStatus {
         observed_generation: trigger.metadata.generation,
@@ -173,7 +178,7 @@ async fn keep(context: &Context, trigger: &WorkflowTrigger) -> Result<Action, Fa
         tally::forget_gone(context, trigger).await?;
     }
     // The rest of the status is written by others.
-    let own = WorkflowTriggerStatus { last_fired: None, counts: None, runner_gone: None, ..old };
+    let own = WorkflowTriggerStatus { last_fired: None, counts: None, runner_gone: None, runner_away: None, ..old };
     if own != status {
         let api = Api::<WorkflowTrigger>::namespaced(context.client.clone(), &trigger.namespace().unwrap_or_default());
         context.apply_status(FIELD_MANAGER, &api, trigger, &status).await?;
