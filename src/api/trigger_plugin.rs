@@ -511,6 +511,12 @@ pub struct Callback {
     /// CEL expression over `request`, `body` and `item` that gives the event's name in the external system.
     pub event: String,
 
+    /// CEL expression over `request`, `body` and `item` that gives the id of one event of a request that carries several,
+    /// the same whenever the external system sends that event again, also together with others. Left out, or for an item
+    /// that has none: the id of the request and the place of the item in it.
+    #[serde(default, rename = "itemID", skip_serializing_if = "Option::is_none")]
+    pub item_id: Option<String>,
+
     /// CEL expression over `request` and `body` that gives the id which stays the same when the external system sends
     /// the request again. Left out: a hash of the body.
     #[serde(default, rename = "deliveryID", skip_serializing_if = "Option::is_none")]

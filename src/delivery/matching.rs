@@ -40,7 +40,11 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
     let identity = identity(request.delivery_id.as_deref(), &request.body);
     let mut room = MOST_VARIABLES;
     let events = events.iter().map(|event| {
-        let id = Uuid::new_v5(&request.subscription, format!("{identity}/{}", event.item).as_bytes());
+        let identity = match &event.own_id {
+            Some(id) => format!("item:{id}"),
+            None => format!("{identity}/{}", event.item),
+        };
+        let id = Uuid::new_v5(&request.subscription, identity.as_bytes());
         match_event(route, &reading, event, id, at, &mut room)
     });
     Matched { at, events: events.collect(), note: None }

@@ -8,6 +8,7 @@ use super::request::CallbackRequest;
 use super::schema::Schema;
 use crate::api::VariableType;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -57,6 +58,9 @@ pub struct Event {
     pub item: usize,
     /// Its name in the external system, or why it has none. It need not be one of the plugin's events.
     pub name: Result<String, EvalError>,
+    /// Its own id, the same in every request that carries it; nothing where the plugin has none for it, or where an item
+    /// before it in the request has the same.
+    pub own_id: Option<String>,
     pub(crate) value: Data,
 }
 
@@ -170,10 +174,14 @@ impl Plugin {
             }
             None => vec![null()],
         };
+        let mut ids = HashSet::new();
         let events = values.into_iter().enumerate().map(|(item, value)| {
-            let mut event = Event { item, name: Ok(String::new()), value };
-            let name = self.callback.event.text(&reading.variables(&event));
+            let mut event = Event { item, name: Ok(String::new()), own_id: None, value };
+            let variables = reading.variables(&event);
+            let id = self.callback.item_id.as_ref().and_then(|id| id.text(&variables).ok());
+            let name = self.callback.event.text(&variables);
             event.name = name;
+            event.own_id = id.filter(|id| !id.is_empty() && ids.insert(id.clone()));
             event
         });
         Ok(events.collect())

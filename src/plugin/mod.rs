@@ -96,6 +96,7 @@ struct Callback {
     payload_field: Option<String>,
     items: Option<Expression>,
     event: Expression,
+    item_id: Option<Expression>,
     delivery_id: Option<Expression>,
 }
 

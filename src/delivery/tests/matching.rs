@@ -107,6 +107,28 @@ fn items_are_events_with_ids_of_their_own() {
 }
 
 #[test]
+fn an_item_with_an_id_is_the_same_event_in_every_request() {
+    let handle = routes([trigger(1, "sub-1")]);
+    let mut spec = plugin_spec();
+    spec.callback.items = Some("body".into());
+    spec.callback.item_id = Some("item.id".into());
+    spec.callback.event = "item.kind".into();
+    handle.update(|index| index.apply_plugin("forge", &spec));
+    let ids = |items: serde_json::Value| {
+        let matched = matched(&handle, &request(1, "", &items.to_string()));
+        matched.events.iter().map(|event| event.id).collect::<Vec<Uuid>>()
+    };
+    let item = |id: &str| json!({"kind": "push", "id": id});
+    let first = ids(json!([item("a"), item("b")]));
+    // Sent again alone, and in another order.
+    assert_eq!(ids(json!([item("b"), item("c"), item("a")])), [first[1], ids(json!([item("c")]))[0], first[0]]);
+    // Nothing is lost that has no id, an empty one, one that is no text, or the same as another of its request.
+    let odd = ids(json!([item("a"), item("a"), item(""), {"kind": "push"}, {"kind": "push", "id": 7}]));
+    assert_eq!(odd.iter().collect::<std::collections::HashSet<_>>().len(), 5);
+    assert_eq!(odd[0], first[0]);
+}
+
+#[test]
 fn objects_of_the_api_server_become_triggers() {
     let object: WorkflowTrigger = serde_json::from_value(json!({
         "apiVersion": "bellhop.dev/v1alpha1",

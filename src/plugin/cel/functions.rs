@@ -4,7 +4,10 @@
 //! large that the process dies of it; here the size of a result is paid for before it is made.
 
 use super::budget::{CHARGE, LOOP, MATCHES, charge, loop_over, take};
-use cel::common::types::{CelBool, CelInt, CelList, CelString, DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type};
+use super::value::Parsed;
+use cel::common::types::{
+    BYTES_TYPE, CelBool, CelBytes, CelInt, CelList, CelString, DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type,
+};
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 use globset::{GlobBuilder, GlobMatcher};
@@ -45,6 +48,7 @@ pub(super) const NAMES: &[&str] = &[
     "indexOf",
     "int",
     "join",
+    "json",
     "lastIndexOf",
     "lowerAscii",
     "map",
@@ -90,6 +94,8 @@ fn environment() -> Result<Env, DeclarationError> {
     env.add_overload(LOOP, "loop", vec![DYN_TYPE, INT_TYPE], loop_over)?;
     env.add_overload("glob", "glob", vec![STRING_TYPE, STRING_TYPE], glob)?;
     env.add_overload("glob", "glob_any", vec![LIST_TYPE, STRING_TYPE], glob)?;
+    env.add_overload("json", "json_text", vec![STRING_TYPE], json)?;
+    env.add_overload("json", "json_bytes", vec![BYTES_TYPE], json)?;
     env.add_overload("nextLink", "next_link", vec![STRING_TYPE], next_link)?;
     env.add_overload(MATCHES, "matches", vec![STRING_TYPE, STRING_TYPE], matches)?;
     let text = |count: usize| (0..count).map(|_| STRING_TYPE).collect::<Vec<Type>>();
@@ -223,6 +229,20 @@ fn substring<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let end = number(&args, 2).map_or(Ok(this.len()), |end| offset("substring", this, end))?;
     let part = this.get(start..end).ok_or_else(|| ExecutionError::function_error("substring", "start is after end"))?;
     Ok(made(part.to_owned()))
+}
+
+/// `json(text)`, or `json(bytes)`: the value that is written as JSON inside of a text.
+fn json<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    let fail = |problem: String| ExecutionError::function_error("json", problem);
+    let written = args.first().and_then(|value| match value.downcast_ref::<CelBytes>() {
+        Some(bytes) => std::str::from_utf8(bytes.inner()).ok(),
+        None => value.downcast_ref::<CelString>().map(CelString::inner),
+    });
+    let written = written.ok_or_else(|| fail("the bytes are no text".to_owned()))?;
+    // To read a few bytes costs as much as to copy a value.
+    take(written.len() as u64 / 4)?;
+    let parsed: Parsed = serde_json::from_str(written).map_err(|error| fail(format!("this is not JSON: {error}")))?;
+    Ok(CowVal::Owned(parsed.0))
 }
 
 /// `nextLink(text)`: the target of the next page in a Link header.

@@ -51,6 +51,8 @@ fn functions_do_what_they_say() {
         ("has(body.a) && !has(body.b)", json!(true)),
         ("base64.encode(b'hello')", json!("aGVsbG8=")),
         ("string(base64.decode('aGVsbG8='))", json!("hello")),
+        ("json('{\"n\": [1, 2.5, null]}').n", json!([1, 2.5, null])),
+        ("json(base64.decode('eyJuIjogMTIzNDU2Nzg5MDEyMzQ1Njc4OX0=')).n", json!(1_234_567_890_123_456_789_i64)),
         ("'v1.2'.matches('^v[0-9]+') && matches('v1', 'v')", json!(true)),
         ("type(body.a) == string && type(1) == int", json!(true)),
         ("timestamp('2024-01-02T03:04:05Z').getFullYear()", json!(2024)),
@@ -325,4 +327,24 @@ fn deep_json_is_refused_before_it_is_built() {
     }
     assert!(serde_json::from_slice::<value::Checked>(b"\"\xff\"").is_err());
     assert!(serde_json::from_str::<value::Checked>("{\"a\": [1, -1, 1.5, \"x\\n\", null, true]}").is_ok());
+}
+
+#[test]
+fn json_inside_of_a_text_is_read_within_bounds() {
+    for (source, problem) in [
+        ("json('{')", "this is not JSON"),
+        ("json('')", "this is not JSON"),
+        ("json(b'\\xff')", "no text"),
+        ("json(body.deep)", "this is not JSON"),
+    ] {
+        let reason = evaluate(source, json!({"deep": "[".repeat(100_000)})).unwrap_err();
+        assert!(reason.contains(problem), "{source}: {reason}");
+    }
+    // Once is well within what a payload may cost; again and again is not.
+    let large = json!({"text": json!(vec![7; 1_000_000]).to_string(), "times": vec![0; 20]});
+    assert_eq!(evaluate("json(body.text).size()", large.clone()), Ok(json!(1_000_000)));
+    let begin = Instant::now();
+    let reason = evaluate("body.times.map(t, json(body.text)).size()", large).unwrap_err();
+    assert!(reason.contains("too much work") || reason.contains("more than"), "{reason}");
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }

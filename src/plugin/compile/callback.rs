@@ -28,6 +28,10 @@ impl Compiler<'_> {
             verifiers.push(Verifier::compile(&field, verification, &request, self));
         }
         let item = self.item_scope();
+        if callback.item_id.is_some() && callback.items.is_none() {
+            let problem = "a request carries one event; write `deliveryID`, or `items` beside it";
+            self.mistake("spec.callback.itemID", problem);
+        }
         let handshakes = callback.handshakes.iter().enumerate();
         Callback {
             verification: verifiers,
@@ -35,6 +39,7 @@ impl Compiler<'_> {
             payload_field: callback.form_payload_field.clone(),
             items: self.optional("spec.callback.items", callback.items.as_ref(), &request),
             event: self.expression("spec.callback.event", &callback.event, &item),
+            item_id: self.optional("spec.callback.itemID", callback.item_id.as_ref(), &item),
             delivery_id: self.optional("spec.callback.deliveryID", callback.delivery_id.as_ref(), &request),
         }
     }

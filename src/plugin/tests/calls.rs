@@ -380,3 +380,21 @@ fn the_examples_make_the_vendors_calls() {
     let list = format!(r#"[{{"id": 1, "config": {{}}}}, {{"id": 2, {events}, "config": {{"url": "{URL}"}}}}]"#);
     assert_eq!(ids(github.found(&given.context(), &response(200, list)).unwrap()), ["2"]);
 }
+
+#[test]
+fn a_call_knows_the_time() {
+    let body = "{'until': now + duration('4230m'), 'text': string(now), 'seconds': int(now), \
+                'millis': (now + duration('168h') - timestamp(0)).getMilliseconds()}";
+    let headers = json!({"x-date": "string(now - duration('500ms'))"});
+    let plugin = compile(with_all([("/webhook/create/body", json!(body)), ("/webhook/create/headers", headers)]));
+    let call = plugin.unwrap().create_call(&acme().context()).unwrap();
+    assert_eq!(call.headers["x-date"], "2023-11-14T22:13:20Z");
+    let expected = json!({
+        "until": "2023-11-17T20:43:20.500+00:00", "text": "2023-11-14T22:13:20.5Z", "seconds": 1_700_000_000,
+        "millis": 1_700_604_800_500_i64
+    });
+    assert_eq!(super::calls::body(&call), expected);
+    // What a callback says must not depend on when it is looked at.
+    let mistakes = compile(with("/callback/event", json!("string(now)"))).unwrap_err();
+    assert!(mistakes[0].problem.contains("unknown variable `now`"), "{mistakes:?}");
+}

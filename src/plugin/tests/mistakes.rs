@@ -435,6 +435,7 @@ fn hostile_specs_are_refused_quickly() {
 
 #[test]
 fn items_bring_item() {
+    expect(&with("/callback/itemID", json!("item.id")), "spec.callback.itemID", "write `deliveryID`");
     let mut spec = with("/callback/items", json!("body.value"));
     spec["callback"]["event"] = json!("item.kind");
     compile(spec).unwrap();

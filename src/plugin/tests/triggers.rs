@@ -157,6 +157,98 @@ fn a_request_can_carry_many_events() {
     }
 }
 
+fn reading(plugin: &Plugin, pairs: &[(&str, &str)], body: &str) -> (Reading, Vec<Event>) {
+    let pairs = headers(pairs);
+    let reading = plugin.read(&CallbackRequest::stored("POST", "", &pairs, body.as_bytes())).unwrap();
+    let events = plugin.events(&reading).unwrap();
+    (reading, events)
+}
+
+fn names(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.name.as_deref().unwrap()).collect()
+}
+
+#[test]
+fn what_is_inside_of_a_message_can_be_read() {
+    // A push of Google Cloud Pub/Sub, as of its documentation: the data is base64, and here JSON.
+    let mut spec = with("/callback/items", json!("[json(base64.decode(body.message.data))]"));
+    spec["callback"]["event"] = json!("item.kind");
+    spec["callback"]["deliveryID"] = json!("body.message.messageId");
+    spec["events"][0]["variables"]["branch"]["value"] = json!("item.branch");
+    let plugin = compile(spec).unwrap();
+    use base64::Engine as _;
+    let push = |data: &str| {
+        let data = base64::engine::general_purpose::STANDARD.encode(data);
+        json!({"subscription": "projects/p/subscriptions/s", "message": {"data": data, "messageId": "136969346945"}})
+            .to_string()
+    };
+    let body = push(r#"{"kind": "push", "branch": "main"}"#);
+    let (reading, events) = reading(&plugin, &[], &body);
+    assert_eq!(names(&events), ["push"]);
+    assert_eq!(plugin.variables(&reading, &events[0]).0["branch"], json!("main"));
+    // What is no JSON inside is a request without events, with the reason.
+    let body = push("hello");
+    let reading = plugin.read(&CallbackRequest::stored("POST", "", &[], body.as_bytes())).unwrap();
+    let error = plugin.events(&reading).unwrap_err();
+    assert!(error.field == "spec.callback.items" && error.reason.contains("this is not JSON"), "{error}");
+}
+
+#[test]
+fn cloud_events_come_in_three_forms() {
+    let mut spec = with("/callback/items", json!("type(body) == list ? body : [body]"));
+    spec["callback"]["event"] = json!("'ce-type' in request.headers ? request.headers['ce-type'] : item.type");
+    spec["callback"]["itemID"] = json!(
+        "'ce-id' in request.headers ? request.headers['ce-source'] + ' ' + request.headers['ce-id'] : item.source + ' ' + item.id"
+    );
+    let data = "'ce-type' in request.headers ? item.branch : item.data.branch";
+    spec["events"][0]["variables"]["branch"]["value"] = json!(data);
+    let plugin = compile(spec).unwrap();
+    let event =
+        |id: &str| json!({"specversion": "1.0", "type": "push", "source": "/s", "id": id, "data": {"branch": "main"}});
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-type", "push"),
+        ("ce-source", "/s"),
+        ("ce-id", "1"),
+        ("content-type", "application/json"),
+    ];
+    let structured = [("content-type", "application/cloudevents+json; charset=utf-8")];
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    for (pairs, body, ids) in [
+        (&binary[..], json!({"branch": "main"}), &["/s 1"][..]),
+        (&structured, event("1"), &["/s 1"]),
+        (&batch, json!([event("1"), event("2"), event("1")]), &["/s 1", "/s 2"]),
+        (&batch, json!([]), &[]),
+    ] {
+        let (reading, events) = reading(&plugin, pairs, &body.to_string());
+        assert_eq!(events.iter().filter_map(|event| event.own_id.as_deref()).collect::<Vec<_>>(), ids);
+        assert!(names(&events).iter().all(|name| *name == "push"));
+        for event in &events {
+            assert_eq!(plugin.variables(&reading, event).0["branch"], json!("main"));
+        }
+    }
+}
+
+#[test]
+fn a_request_can_be_all_headers_and_a_form_can_hold_json() {
+    // Google's channels have no body.
+    let mut spec = with("/callback/event", json!("request.headers['x-goog-resource-state']"));
+    spec["events"][0]["name"] = json!("exists");
+    spec["events"][0]["variables"]["branch"]["value"] = json!("request.headers['x-goog-resource-uri']");
+    let google = compile(spec).unwrap();
+    let pairs = [("X-Goog-Resource-State", "exists"), ("X-Goog-Resource-URI", "https://example.com/files/1")];
+    let (reading_, events) = reading(&google, &pairs, "");
+    assert_eq!(names(&events), ["exists"]);
+    assert_eq!(google.variables(&reading_, &events[0]).0["branch"], json!("https://example.com/files/1"));
+    // Slack's interactions have a form with one field.
+    let mut spec = with("/callback/formPayloadField", json!("payload"));
+    spec["callback"]["event"] = json!("body.type");
+    let slack = compile(spec).unwrap();
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let (_, events) = reading(&slack, &form, "payload=%7B%22type%22%3A%22push%22%7D");
+    assert_eq!(names(&events), ["push"]);
+}
+
 #[test]
 fn ids_and_names_come_without_the_body_where_they_can() {
     let plugin = plugin();
