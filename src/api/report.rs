@@ -19,6 +19,9 @@ pub struct Report {
     /// Triggers whose runner is left alone because it does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub away: Option<AwayReport>,
+    /// URLs of JWK Sets of which tokens name keys that are not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missed_keys: Vec<String>,
 }
 
 /// The last request of a Subscription.

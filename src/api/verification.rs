@@ -1,5 +1,6 @@
 //! `callback.verification`: proofs of who sent a callback.
 
+use super::JwtVerification;
 use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub enum Verification {
     PublicKey(PublicKeyVerification),
     /// The callback secret itself.
     Token(TokenVerification),
+    /// A JSON Web Token, signed with the callback secret (`HS256`) or with a private key of the external system.
+    Jwt(JwtVerification),
     /// No check: whoever knows the callback URL may send events.
     None(NoVerification),
 }

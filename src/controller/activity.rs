@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ use uuid::Uuid;
 const FIELD_MANAGER: &str = "bellhop-activity";
 /// Runners that are gone and have still to be written; beyond, reports are not taken and come again.
 const MOST_GONE: usize = 10_000;
+/// JWK Sets that are missing something and have still to be looked at; there is one for each plugin at most.
+const MOST_PLACES: usize = 1000;
 /// Processes of the ingress whose last report is remembered. There are as many as replicas, and some that have ended.
 const MOST_REPORTERS: usize = 1000;
 /// How often it is looked whether something may be written.
@@ -55,6 +57,7 @@ struct Books {
     triggers: Book<Tally>,
     gone: HashMap<Uuid, RunnerGone>,
     away: AwayBook,
+    missed_keys: BTreeSet<String>,
     /// The number of the last report of each process.
     reporters: HashMap<Uuid, u64>,
 }
@@ -62,7 +65,8 @@ struct Books {
 impl Books {
     fn new(budget: Budget, now: Instant) -> Self {
         let (requests, triggers, away) = (Book::new(budget, now), Book::new(budget, now), AwayBook::new(budget, now));
-        Self { requests, triggers, gone: HashMap::new(), away, reporters: HashMap::new() }
+        let (gone, missed_keys) = (HashMap::new(), BTreeSet::new());
+        Self { requests, triggers, gone, away, missed_keys, reporters: HashMap::new() }
     }
 
     fn take(&mut self, report: &Report) -> bool {
@@ -79,6 +83,8 @@ impl Books {
         if let Some(away) = &report.away {
             self.away.take(away, Instant::now());
         }
+        let room = MOST_PLACES.saturating_sub(self.missed_keys.len());
+        self.missed_keys.extend(report.missed_keys.iter().take(room).cloned());
         report.triggers.as_ref().is_none_or(|triggers| self.count(triggers))
     }
 
@@ -101,6 +107,11 @@ impl Desk {
     /// Takes a report; false if this process does not hold the Lease, or has no room.
     pub fn take(&self, report: &Report) -> bool {
         self.lock().as_mut().is_some_and(|books| books.take(report))
+    }
+
+    /// The JWK Sets of which keys were missed since it was asked last.
+    pub fn take_missed_keys(&self) -> BTreeSet<String> {
+        self.lock().as_mut().map(|books| std::mem::take(&mut books.missed_keys)).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Books>> {
@@ -231,10 +242,22 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_are_missed_are_told_once() {
+        let desk = Desk::default();
+        let report = Report { missed_keys: vec!["https://a.example".to_owned(); 3], ..Report::default() };
+        assert!(!desk.take(&report) && desk.take_missed_keys().is_empty());
+        let _open = open(&desk);
+        assert!(desk.take(&report));
+        assert_eq!(desk.take_missed_keys().len(), 1);
+        assert!(desk.take_missed_keys().is_empty());
+    }
+
+    #[test]
     fn reports_of_earlier_versions_are_read() {
         let old = serde_json::json!({"requests": [{"uid": Uuid::nil(), "at": 5}]});
         let report: Report = serde_json::from_value(old).unwrap();
         assert_eq!((report.requests.len(), report.triggers, report.gone.len()), (1, None, 0));
+        assert!(report.missed_keys.is_empty());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod labelled;
 pub mod listener;
 mod orphans;
 mod plugins;
+mod public_keys;
 pub mod replicas;
 pub mod resource_runner;
 pub mod seldom;
@@ -276,6 +277,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         () = census::orphans(&context) => {}
         () = publish => {}
         () = activity::run(&context, &desk) => {}
+        () = public_keys::run(&context, &desk) => {}
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::{State, answer, now_millis, request_id};
 use crate::log::convert::{self, About, Passed};
 use crate::log::mask::Mask;
 use crate::log::model::{self, Outcome, Verification};
-use crate::plugin::{HandshakeReply, Secret};
+use crate::plugin::{HandshakeReply, PublicKeys, Secret};
 use crate::routes::Route;
 use crate::spool::{AppendError, Appended};
 use crate::telemetry::Answer;
@@ -151,7 +151,8 @@ async fn take(
         .map_err(|error| unread(error, state))?;
     let body = &*seen.body.insert(body);
 
-    let judged = judge(route, (parts, body), now_millis(), &mut seen.verification, &mut seen.secret);
+    let keys = Some(&state.routes as &(dyn PublicKeys + Sync));
+    let judged = judge(route, (parts, body), now_millis(), keys, &mut seen.verification, &mut seen.secret);
     if seen.verification.as_ref().is_some_and(|verification| verification.verified) {
         route.traffic().activity.note(now_millis());
     }

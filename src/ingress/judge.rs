@@ -1,7 +1,7 @@
 //! What a request at a callback URL is, and whether it is taken: decided from the request, its route and the time alone.
 
 use crate::log::model::{MASK, Verification};
-use crate::plugin::{CallbackRequest, HandshakeReply, Refusal, Secret};
+use crate::plugin::{CallbackRequest, HandshakeReply, PublicKeys, Refusal, Secret};
 use crate::routes::Route;
 use crate::spool::Request as Stored;
 use crate::telemetry::Answer;
@@ -33,7 +33,7 @@ pub(super) enum Judged {
     },
 }
 
-/// Judges a request that was received at `now` (Unix milliseconds). Whatever comes out, `verification` is how its sender
+/// Judges a request that was received at `now` (Unix milliseconds), with the public `keys` that were fetched. Whatever comes out, `verification` is how its sender
 /// was proven, if that was asked, and `secret` is a callback secret that it brought.
 ///
 /// # Errors
@@ -42,6 +42,7 @@ pub(super) fn judge(
     route: &Route,
     (parts, body): (&Parts, &Bytes),
     now: u64,
+    keys: Option<&(dyn PublicKeys + Sync)>,
     verification: &mut Option<Verification>,
     secret: &mut Option<Secret>,
 ) -> Result<Judged, Refused> {
@@ -49,6 +50,7 @@ pub(super) fn judge(
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let callback = CallbackRequest::new(parts.method.as_str(), query, &parts.headers, body);
     let callback = callback.at(now).registered(route.url());
+    let callback = keys.map_or(callback, |keys| callback.with_keys(keys));
     let plugin = route.plugin();
     let mut verify = || {
         let proof = plugin.verify(&callback, route.secrets());

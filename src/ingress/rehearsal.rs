@@ -26,12 +26,13 @@ pub struct Rehearsal {
 }
 
 /// Takes a request that was received at `now` (Unix milliseconds) the way that the public listener does, with a disk that
-/// always works and a controller that stores every secret, unless the route has another one.
+/// always works and a controller that stores every secret, unless the route has another one. It may come from anywhere, and no
+/// public keys are fetched.
 pub fn rehearse(route: &Route, request: Request<Bytes>, now: u64) -> Rehearsal {
     let (parts, body) = request.into_parts();
     let (mut verification, mut secret) = (None, None);
     let judged = judge::check_encoding(&parts.headers)
-        .and_then(|()| judge(route, (&parts, &body), now, &mut verification, &mut secret));
+        .and_then(|()| judge(route, (&parts, &body), now, None, &mut verification, &mut secret));
     let mut stored = None;
     let response = match judged {
         Err(refused) => answer::refused(refused.0, &refused.1),

@@ -93,6 +93,20 @@ pub enum Refusal {
     /// The request was signed too long ago, or by a clock that is wrong.
     #[error("{0}")]
     Stale(String),
+    /// The public keys that a token could be signed with are not known yet.
+    #[error("the public keys of the external system are not known yet")]
+    NoKeys,
+    /// A token is signed with a key that is not among those that are known.
+    #[error("the token is signed with a key that is not among the public keys of the external system")]
+    UnknownKey,
+    /// A claim of a token is not as the plugin says.
+    #[error("the token's claim {claim} {problem}")]
+    Claim {
+        /// Name of the claim.
+        claim: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// It is not what the secret gives.
     #[error("{0} does not match the request and the callback secret")]
     Mismatch(String),
@@ -109,6 +123,9 @@ impl Refusal {
             Self::Repeated(_) => "repeated",
             Self::Malformed { .. } => "malformed",
             Self::TooLarge { .. } => "too_large",
+            Self::NoKeys => "no_keys",
+            Self::UnknownKey => "unknown_key",
+            Self::Claim { .. } => "claim",
             Self::Stale(_) => "stale",
             Self::Mismatch(_) => "mismatch",
         }
@@ -121,8 +138,8 @@ impl Refusal {
             Self::Missing(_) => 1,
             Self::Repeated(_) => 2,
             Self::Malformed { .. } => 3,
-            Self::UnusableSecret | Self::NoUrl | Self::TooLarge { .. } => 4,
-            Self::Stale(_) => 5,
+            Self::UnusableSecret | Self::NoUrl | Self::NoKeys | Self::TooLarge { .. } => 4,
+            Self::Stale(_) | Self::UnknownKey | Self::Claim { .. } => 5,
             Self::Mismatch(_) => 6,
         }
     }

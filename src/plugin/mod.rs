@@ -43,19 +43,21 @@ pub use find::Page;
 pub use handshake::HandshakeReply;
 pub use oauth2::{OAuth2, Token};
 pub use outgoing::{Facts, Outgoing, Rendered};
-pub use request::CallbackRequest;
+pub use request::{CallbackRequest, PublicKeys};
 pub use resource::{EVENT_LABEL, ObjectIdentity, ObjectTemplate, TRIGGER_UID_LABEL};
 pub use response::{HttpResponse, redact, words};
 #[cfg(feature = "cli")]
 pub use rules::keeps_rule;
 pub use secret::Secret;
 pub use trigger::{SubscriptionInfo, Trigger};
+pub use verification::KeySet;
 pub use webhook::WebhookReading;
 
 use call::ApiKey;
 use cel::Expression;
 use event::EventKind;
 use handshake::Handshake;
+use ipnet::IpNet;
 use schema::{Schema, unknown};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -168,6 +170,11 @@ impl Plugin {
     /// The keys that a Secret with credentials must have.
     pub fn credential_keys(&self) -> &[String] {
         self.api_key.as_ref().map(|api_key| api_key.keys.as_slice()).unwrap_or_default()
+    }
+
+    /// URLs of the JWK Sets (RFC 7517) that callbacks are verified with.
+    pub fn jwks_urls(&self) -> impl Iterator<Item = &str> {
+        self.callback.verification.iter().filter_map(Verifier::jwks_url)
     }
 
     /// Whether the callback URL as it was registered is part of what the external system signs.

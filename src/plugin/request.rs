@@ -2,10 +2,12 @@
 
 use super::cel::value::{Checked, Data, Parsed, null, record, string};
 use super::error::BadBody;
+use super::verification::KeySet;
 use http::HeaderMap;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One HTTP request to a callback URL, as it came or as it was stored; nothing is copied.
 #[derive(Clone, Copy)]
@@ -16,6 +18,16 @@ pub struct CallbackRequest<'a> {
     body: &'a [u8],
     received_at: Option<i64>,
     url: Option<&'a str>,
+    keys: Option<&'a (dyn PublicKeys + Sync)>,
+}
+
+/// Public keys that were fetched from external systems, by the URL of their JWK Set.
+pub trait PublicKeys {
+    /// The keys; nothing while they are not known.
+    fn keys(&self, url: &str) -> Option<Arc<KeySet>>;
+
+    /// Notes that a token names a key that is not among them, so that they are fetched again before long.
+    fn misses_key(&self, url: &str);
 }
 
 #[derive(Clone, Copy)]
@@ -27,12 +39,12 @@ enum Headers<'a> {
 impl<'a> CallbackRequest<'a> {
     /// A request as the HTTP server gives it: method, raw query without `?`, headers and raw body.
     pub fn new(method: &'a str, query: &'a str, headers: &'a HeaderMap, body: &'a [u8]) -> Self {
-        Self { method, query, headers: Headers::Map(headers), body, received_at: None, url: None }
+        Self { method, query, headers: Headers::Map(headers), body, received_at: None, url: None, keys: None }
     }
 
     /// A request as it was stored. Header names may be in any case.
     pub fn stored(method: &'a str, query: &'a str, headers: &'a [(String, String)], body: &'a [u8]) -> Self {
-        Self { method, query, headers: Headers::Pairs(headers), body, received_at: None, url: None }
+        Self { method, query, headers: Headers::Pairs(headers), body, received_at: None, url: None, keys: None }
     }
 
     /// With the time of its receipt in Unix milliseconds, without which no timestamp of a signature is recent.
@@ -45,6 +57,22 @@ impl<'a> CallbackRequest<'a> {
     #[must_use]
     pub fn registered(self, url: Option<&'a str>) -> Self {
         Self { url, ..self }
+    }
+
+    /// With the public keys that were fetched, without which no token is proven whose keys are at a URL.
+    #[must_use]
+    pub fn with_keys(self, keys: &'a (dyn PublicKeys + Sync)) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    pub(crate) fn keys(&self, url: &str) -> Option<Arc<KeySet>> {
+        self.keys?.keys(url)
+    }
+
+    pub(crate) fn misses_key(&self, url: &str) {
+        if let Some(keys) = self.keys {
+            keys.misses_key(url);
+        }
     }
 
     /// The time of its receipt in Unix milliseconds.

@@ -5,7 +5,7 @@ use super::shards::Shards;
 use super::traffic::Traffic;
 use super::{Compiled, Lookup, Route, Rule, Target, Trigger, WaitReason};
 use crate::api::{Mode, PublishedController, PublishedRoute, PublishedRunner, RunnerGone, TriggerPluginSpec};
-use crate::plugin::Secret;
+use crate::plugin::{KeySet, Secret};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(super) struct Table {
     pub secrets: Shards<Uuid, Arc<PublishedRunner>>,
     /// Triggers that were paused here, until their status says it.
     pub paused: Shards<Uuid, RunnerGone>,
+    /// Public keys of external systems, by the URL of their JWK Set.
+    pub keys: Shards<String, Arc<KeySet>>,
 }
 
 impl Table {
@@ -38,6 +40,7 @@ impl Table {
             targets: Shards::new(),
             secrets: Shards::new(),
             paused: Shards::new(),
+            keys: Shards::new(),
         }
     }
 }
@@ -93,6 +96,8 @@ pub struct Index {
     routes: HashMap<Uuid, RouteState>,
     /// Those whose secrets are published, by the UID of their trigger.
     runners: HashSet<Uuid>,
+    /// URLs of the JWK Sets whose keys are published, by the name of their Secret.
+    keys: HashMap<String, String>,
     triggers: HashMap<Named, TriggerState>,
     /// Routes by what they depend on. A Subscription that was deleted and created again can have two for a moment.
     routes_of_plugin: HashMap<Arc<str>, HashSet<Uuid>>,
@@ -111,6 +116,7 @@ impl Index {
             plugins: HashMap::new(),
             routes: HashMap::new(),
             runners: HashSet::new(),
+            keys: HashMap::new(),
             triggers: HashMap::new(),
             routes_of_plugin: HashMap::new(),
             routes_of_subscription: HashMap::new(),
@@ -149,6 +155,25 @@ impl Index {
     pub fn retain_runners(&mut self, uids: &HashSet<Uuid>) {
         let gone: Vec<Uuid> = self.runners.iter().filter(|uid| !uids.contains(uid)).copied().collect();
         gone.into_iter().for_each(|uid| self.delete_runner(uid));
+    }
+
+    /// Takes the public keys of one place, published by the Secret with this name.
+    pub fn apply_keys(&mut self, secret: &str, url: String, keys: KeySet) {
+        self.table.keys.insert(url.clone(), Arc::new(keys));
+        self.keys.insert(secret.to_owned(), url);
+    }
+
+    /// Forgets the public keys that the Secret with this name has published.
+    pub fn delete_keys(&mut self, secret: &str) {
+        if let Some(url) = self.keys.remove(secret) {
+            self.table.keys.remove(&url);
+        }
+    }
+
+    /// Forgets the public keys of all other Secrets than these.
+    pub fn retain_keys(&mut self, secrets: &HashSet<&str>) {
+        let gone: Vec<String> = self.keys.keys().filter(|name| !secrets.contains(name.as_str())).cloned().collect();
+        gone.iter().for_each(|name| self.delete_keys(name));
     }
 
     /// Tells of every change of what is published of the controller.

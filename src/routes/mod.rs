@@ -21,14 +21,14 @@ use crate::api::{
     Listening, Mode, PublishedController, PublishedRoute, PublishedRunner, RouteVersion, RunnerGone, TriggerPluginSpec,
     WorkflowTrigger, WorkflowTriggerSpec,
 };
-use crate::plugin::{self, Mistake, Outgoing, Plugin, Secret};
+use crate::plugin::{self, KeySet, Mistake, Outgoing, Plugin, PublicKeys, Secret};
 use crate::telemetry::Metrics;
 use arc_swap::ArcSwap;
 use index::{Table, token_key};
 use k8s_openapi::jiff::Timestamp;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// The longest token that is looked up, in bytes; it keeps a flood of long paths from costing time.
@@ -266,6 +266,8 @@ struct Shared {
     metrics: Metrics,
     tallies: Tallies,
     away: ArcSwap<HashMap<Uuid, u64>>,
+    /// URLs of JWK Sets of which a key was missed, until the controller is told.
+    missed_keys: Mutex<BTreeSet<String>>,
 }
 
 impl Handle {
@@ -280,6 +282,7 @@ impl Handle {
             metrics,
             tallies: Tallies::default(),
             away: ArcSwap::default(),
+            missed_keys: Mutex::default(),
         }))
     }
 
@@ -409,6 +412,15 @@ impl Handle {
         self.0.table.targets.for_each(|_, target| each(&target.trigger));
     }
 
+    /// The JWK Sets of which keys were missed since it was asked last.
+    pub fn take_missed_keys(&self) -> Vec<String> {
+        std::mem::take(&mut *self.missed_keys()).into_iter().collect()
+    }
+
+    fn missed_keys(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.missed_keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells of every change of the snapshot.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.version.subscribe()
@@ -424,6 +436,20 @@ impl Handle {
             if version.changed().await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+impl PublicKeys for Handle {
+    fn keys(&self, url: &str) -> Option<Arc<KeySet>> {
+        self.0.table.keys.get(&url.to_owned())
+    }
+
+    fn misses_key(&self, url: &str) {
+        // URLs are those of plugins, not of senders.
+        let mut missed = self.missed_keys();
+        if !missed.contains(url) {
+            missed.insert(url.to_owned());
         }
     }
 }

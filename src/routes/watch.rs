@@ -2,8 +2,10 @@
 
 use super::{Handle, Index, Trigger};
 use crate::api::{
-    PUBLISHED_LABEL, PublishedController, PublishedRoute, PublishedRunner, TriggerPlugin, WorkflowTrigger,
+    PUBLISHED_LABEL, PublishedController, PublishedKeys, PublishedRoute, PublishedRunner, TriggerPlugin,
+    WorkflowTrigger,
 };
+use crate::plugin::KeySet;
 use crate::watch::Scope;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
@@ -92,6 +94,20 @@ impl Source for Routes {
             }
             return;
         }
+        if PublishedKeys::is_name(&key.1) {
+            let published = object.as_ref().map(PublishedKeys::from_secret);
+            let read = published.unwrap_or_else(|| Err("it cannot be decoded".to_owned())).and_then(|published| {
+                let keys = KeySet::read(published.jwks.to_string().as_bytes())?;
+                Ok((published.url, keys))
+            });
+            match read {
+                Ok((url, keys)) => index.apply_keys(&key.1, url, keys),
+                Err(problem) => {
+                    warn!(secret = key.1, problem, "public keys cannot be read: those that were known stay in force");
+                }
+            }
+            return;
+        }
         if PublishedRunner::uid_in(&key.1).is_some() {
             match object.as_ref().map(PublishedRunner::from_secret) {
                 Some(Ok(runner)) => index.apply_runner(runner),
@@ -120,6 +136,9 @@ impl Source for Routes {
         if key.1 == PublishedController::SECRET {
             index.apply_controller(None);
         }
+        if PublishedKeys::is_name(&key.1) {
+            index.delete_keys(&key.1);
+        }
         if let Some(uid) = route_uid(&key.1) {
             index.delete_route(uid);
         }
@@ -133,6 +152,7 @@ impl Source for Routes {
             index.apply_controller(None);
         }
         index.retain_routes(&keys.iter().filter_map(|(_, name)| route_uid(name)).collect());
+        index.retain_keys(&keys.iter().map(|(_, name)| name.as_str()).collect());
         index.retain_runners(&keys.iter().filter_map(|(_, name)| PublishedRunner::uid_in(name)).collect());
     }
 }

@@ -11,6 +11,7 @@ use super::error::Mistake;
 use super::schema::Schema;
 use super::steps::SECRET;
 use super::template::Template;
+use super::verification::Verifier;
 use super::webhook::Calls;
 use super::{Callback, Plugin, SecretSource};
 use crate::api::{self, TriggerPluginSpec};
@@ -171,7 +172,7 @@ impl Compiler<'_> {
             }
             return SecretSource::External;
         }
-        let verified = callback.verification.iter().any(|verification| !verification.is_none())
+        let verified = callback.verification.iter().any(Verifier::needs_secret)
             || callback.handshakes.iter().any(|handshake| handshake.hmac.is_some());
         let told = create.map(|create| &create.call).into_iter().chain(&calls.update).any(Call::tells_secret);
         if verified || told { SecretSource::Generated } else { SecretSource::NotNeeded }

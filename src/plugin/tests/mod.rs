@@ -12,6 +12,7 @@ mod pagination;
 mod resource;
 mod signatures;
 mod steps;
+mod tokens;
 mod triggers;
 mod verification;
 

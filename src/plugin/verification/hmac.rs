@@ -128,7 +128,7 @@ impl<'a> Entries<'a> {
 }
 
 /// The bytes of the key that the secret holds; nothing if it cannot be read, or is empty.
-fn key<'a>(settings: &HmacKey, secret: &'a Secret) -> Option<Cow<'a, [u8]>> {
+pub(super) fn key<'a>(settings: &HmacKey, secret: &'a Secret) -> Option<Cow<'a, [u8]>> {
     let secret = secret.expose();
     let text = secret.strip_prefix(settings.prefix.as_bytes()).unwrap_or(secret);
     let key = match settings.encoding {

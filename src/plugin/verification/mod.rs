@@ -1,6 +1,9 @@
 //! Proofs of who sent a request.
 
+mod claims;
 mod hmac;
+mod jwk;
+mod jwt;
 mod place;
 mod public_key;
 mod signed;
@@ -17,6 +20,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose};
 pub(crate) use hmac::sign;
+pub use jwk::KeySet;
 use place::Seen;
 
 /// Base64 as keys are written: some leave the padding out.
@@ -32,6 +36,7 @@ pub(crate) enum Verifier {
     StandardWebhooks(standard_webhooks::StandardWebhooks),
     PublicKey(public_key::PublicKeyVerifier),
     Token(token::TokenVerifier),
+    Jwt(jwt::Jwt),
     None,
 }
 
@@ -62,6 +67,9 @@ impl Verifier {
             Verification::Token(token) => {
                 Self::Token(token::TokenVerifier::compile(&format!("{field}.token"), token, &mut compiler))
             }
+            Verification::Jwt(settings) => {
+                Self::Jwt(jwt::Jwt::compile(&format!("{field}.jwt"), settings, &mut compiler))
+            }
             Verification::None(_) => Self::None,
         }
     }
@@ -76,22 +84,42 @@ impl Verifier {
         match self {
             Self::Hmac(hmac) => hmac.signed.needs_url(),
             Self::PublicKey(key) => key.signed.needs_url(),
+            Self::Jwt(jwt) => jwt.needs_url(),
             Self::StandardWebhooks(_) | Self::Token(_) | Self::None => false,
         }
     }
 
-    /// Names, in lower case, of the headers that carry the callback secret itself.
+    /// Whether the callback secret has a part in the proof.
+    pub(crate) fn needs_secret(&self) -> bool {
+        match self {
+            Self::Jwt(jwt) => jwt.needs_secret(),
+            Self::Hmac(_) | Self::StandardWebhooks(_) | Self::PublicKey(_) | Self::Token(_) => true,
+            Self::None => false,
+        }
+    }
+
+    /// Where public keys are fetched that it needs.
+    pub(crate) fn jwks_url(&self) -> Option<&str> {
+        match self {
+            Self::Jwt(jwt) => jwt.jwks_url(),
+            _ => None,
+        }
+    }
+
+    /// Names, in lower case, of the headers that carry the callback secret itself, or a token that could be sent again.
     pub(crate) fn secret_headers(&self) -> Vec<String> {
         match self {
-            Self::Token(token) => token.headers(),
+            Self::Token(token) => token.place().headers(),
+            Self::Jwt(jwt) => jwt.place().headers(),
             _ => Vec::new(),
         }
     }
 
-    /// Name of the query parameter that carries the callback secret itself.
+    /// Name of the query parameter that carries the callback secret itself, or a token that could be sent again.
     pub(crate) fn secret_query(&self) -> Option<&str> {
         match self {
-            Self::Token(token) => token.query(),
+            Self::Token(token) => token.place().query(),
+            Self::Jwt(jwt) => jwt.place().query(),
             _ => None,
         }
     }
@@ -102,7 +130,7 @@ impl Verifier {
         }
         // With an empty secret everybody could sign.
         let secrets: Vec<&Secret> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-        if secrets.is_empty() {
+        if secrets.is_empty() && self.needs_secret() {
             return Err(Refusal::NoSecret);
         }
         match self {
@@ -110,6 +138,7 @@ impl Verifier {
             Self::StandardWebhooks(settings) => settings.verify(seen, &secrets),
             Self::PublicKey(key) => key.verify(seen, &secrets),
             Self::Token(token) => token.verify(seen, &secrets),
+            Self::Jwt(jwt) => jwt.verify(seen, &secrets),
             Self::None => Ok(()),
         }
     }

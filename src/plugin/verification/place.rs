@@ -101,6 +101,23 @@ impl Place {
         }
     }
 
+    /// Names, in lower case, of the headers that it stands in.
+    pub(super) fn headers(&self) -> Vec<String> {
+        match self {
+            Self::Header(name) => vec![name.to_ascii_lowercase()],
+            Self::Query(_) => Vec::new(),
+            Self::Field(expression) => expression.headers().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Name of the query parameter that it stands in.
+    pub(super) fn query(&self) -> Option<&str> {
+        match self {
+            Self::Query(name) => Some(name),
+            Self::Header(_) | Self::Field(_) => None,
+        }
+    }
+
     /// A refusal of what stands there.
     pub(super) fn malformed(&self, problem: impl Into<String>) -> Refusal {
         Refusal::Malformed { place: self.name(), problem: problem.into() }

@@ -99,6 +99,6 @@ impl Timestamp {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(std::time::Duration::from(duration).as_millis()).unwrap_or(i64::MAX)
 }

@@ -31,20 +31,9 @@ impl TokenVerifier {
         Self { place, prefix: settings.prefix.clone(), basic: settings.basic }
     }
 
-    /// Names, in lower case, of the headers that the token stands in.
-    pub(super) fn headers(&self) -> Vec<String> {
-        match &self.place {
-            Place::Header(name) => vec![name.to_ascii_lowercase()],
-            Place::Query(_) => Vec::new(),
-            Place::Field(expression) => expression.headers().map(str::to_owned).collect(),
-        }
-    }
-
-    pub(super) fn query(&self) -> Option<&str> {
-        match &self.place {
-            Place::Query(name) => Some(name),
-            Place::Header(_) | Place::Field(_) => None,
-        }
+    /// Where the token stands.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn verify(&self, seen: &Seen<'_>, secrets: &[&Secret]) -> Result<(), Refusal> {

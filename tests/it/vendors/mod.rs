@@ -16,4 +16,5 @@ mod rehearsal;
 mod rotation;
 mod stage;
 mod steps;
+mod tokens;
 mod upserts;

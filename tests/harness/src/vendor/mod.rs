@@ -22,6 +22,7 @@ pub mod github;
 pub mod gitlab;
 pub mod gmail;
 pub mod google_calendar;
+pub mod google_pubsub;
 pub mod harbor;
 pub mod linear;
 pub mod mailgun;
