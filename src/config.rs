@@ -183,6 +183,11 @@ pub struct Ingress {
     #[arg(long, env = "BELLHOP_REQUEST_TIMEOUT", default_value = "15s", value_parser = duration)]
     pub request_timeout: Duration,
 
+    /// Network (CIDR) of proxies in front of the public listener that are believed when they say in X-Forwarded-For from
+    /// where a request comes; may be repeated or separated by commas
+    #[arg(long = "trusted-proxy", env = "BELLHOP_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpNet>,
+
     /// Disk space of the spool, in bytes; half of it is for events that are not yet delivered and for dead letters
     #[arg(long, env = "BELLHOP_SPOOL_BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
     pub spool_bytes: u64,

@@ -492,6 +492,12 @@ pub struct Callback {
     /// Proofs of who sent the callback; any one of the list is enough. No check at all must be written as `none: {}`.
     #[schemars(length(min = 1, max = 10))]
     pub verification: Vec<Verification>,
+    /// Networks that the external system sends from, in CIDR notation such as `54.187.174.0/24`, or single addresses. A
+    /// request from elsewhere is refused, however it is proven, and a handshake too. The address is that of the connection,
+    /// or what the proxies say that the administrator trusts (`--trusted-proxy`). Left out: every address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500), inner(length(min = 1, max = 50)))]
+    pub from: Vec<String>,
     /// Requests by which the external system makes sure of the callback URL, such as a challenge to be echoed. They are
     /// answered at once and are no events. The first whose `when` is true counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

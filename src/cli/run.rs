@@ -292,6 +292,7 @@ impl Ingress {
             options.request_timeout,
         )
         .with_controller(controller.clone())
+        .with_trusted_proxies(&options.trusted_proxies)
         .with_replica(&replica);
         Ok(Self { client, routes, controller, options, listeners, state: Arc::new(state), delivery, delivery_end })
     }

@@ -3,7 +3,7 @@
 use super::body::{self, BodyError, Declared};
 use super::handshake::{Uncaptured, capture};
 use super::judge::{self, Judged, Refused, judge, to_store};
-use super::{State, answer, now_millis, request_id};
+use super::{Peer, State, answer, client_address, now_millis, request_id};
 use crate::log::convert::{self, About, Passed};
 use crate::log::mask::Mask;
 use crate::log::model::{self, Outcome, Verification};
@@ -151,6 +151,13 @@ async fn take(
         .map_err(|error| unread(error, state))?;
     let body = &*seen.body.insert(body);
 
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let client = client_address::client(peer, &parts.headers, &state.trusted_proxies);
+    if let Err(refusal) = route.plugin().check_sender(client) {
+        let why = refusal.to_string();
+        seen.verification = Some(Verification { verified: false, message: Some(why.clone()) });
+        return Err(Refused(Answer::Unverified, why));
+    }
     let keys = Some(&state.routes as &(dyn PublicKeys + Sync));
     let judged = judge(route, (parts, body), now_millis(), keys, &mut seen.verification, &mut seen.secret);
     if seen.verification.as_ref().is_some_and(|verification| verification.verified) {

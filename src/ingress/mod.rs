@@ -21,6 +21,7 @@
 mod activity;
 mod answer;
 mod body;
+mod client_address;
 mod controller;
 mod handshake;
 mod hook;
@@ -35,6 +36,7 @@ mod tests;
 
 pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
+pub use client_address::Peer;
 pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
 #[cfg(feature = "cli")]
@@ -50,6 +52,7 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request};
 use axum::routing::any;
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,6 +111,7 @@ pub struct State {
     controller: Controller,
     passing: Arc<Passing>,
     replica: Arc<str>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl State {
@@ -132,12 +136,19 @@ impl State {
             controller: Controller::Absent,
             passing: Arc::default(),
             replica: "0".into(),
+            trusted_proxies: Vec::new(),
         }
     }
 
     /// Says which replica of the ingress this is: a decimal number. Without it, it is the only one, `0`.
     pub fn with_replica(mut self, replica: &str) -> Self {
         self.replica = replica.into();
+        self
+    }
+
+    /// Says which proxies are believed when they say from where a request comes; without it, none is.
+    pub fn with_trusted_proxies(mut self, networks: &[IpNet]) -> Self {
+        self.trusted_proxies = networks.to_vec();
         self
     }
 

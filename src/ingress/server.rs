@@ -1,5 +1,6 @@
 //! Serving HTTP/1.1 to whoever connects, with or without TLS: bounded in connections, in the size of a head and in time.
 
+use super::Peer;
 use crate::telemetry::Metrics;
 use axum::Router;
 use hyper::server::conn::http1;
@@ -115,6 +116,7 @@ async fn serve_streams<S, F>(
             accepted = accept(&listener, &slots) => accepted,
         };
         let Some((stream, slot)) = accepted else { break };
+        let peer = stream.peer_addr().ok().map(|peer| Peer(peer.ip()));
         let (opening, watcher, http, router) = (open(stream), graceful.watcher(), http.clone(), router.clone());
         let count = move |slots: &Semaphore| limits.connections - slots.available_permits();
         if let Some(metrics) = &metrics {
@@ -126,6 +128,9 @@ async fn serve_streams<S, F>(
                 Ok(Ok((stream, shown))) => {
                     let io = TokioIo::new(Timed::new(stream, limits.request));
                     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                        if let Some(peer) = peer {
+                            request.extensions_mut().insert(peer);
+                        }
                         if let Some(shown) = &shown {
                             request.extensions_mut().insert(shown.clone());
                         }

@@ -463,3 +463,70 @@ async fn connections_are_kept_limited_and_ended_gracefully() {
     end.cancel();
     assert_eq!(read_all(&mut second).await, "");
 }
+
+/// The networks of a plugin are a condition besides the proof, and nobody but a trusted proxy says who somebody is.
+#[tokio::test]
+async fn a_request_from_elsewhere_is_refused_however_it_is_signed() {
+    let mut bench = Bench::new();
+    let mut spec = plugin_spec();
+    spec.callback.from = vec!["198.51.100.0/24".to_owned()];
+    spec.callback.handshakes = vec![serde_json::from_value(json!({"when": "'challenge' in request.query"})).unwrap()];
+    bench.routes.update(|index| index.apply_plugin("forge", &spec));
+    let state = Arc::into_inner(bench.state).unwrap().with_trusted_proxies(&["10.0.0.0/8".parse().unwrap()]);
+    bench.state = Arc::new(state);
+    let from = |mut request: Request<Body>, peer: Option<&str>, forwarded: Option<&str>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+        }
+        if let Some(forwarded) = forwarded {
+            request.headers_mut().insert("x-forwarded-for", forwarded.parse().unwrap());
+        }
+        request
+    };
+    for (peer, forwarded, status) in [
+        (None, None, StatusCode::UNAUTHORIZED),
+        (None, Some("198.51.100.7"), StatusCode::UNAUTHORIZED),
+        (Some("192.0.2.1"), None, StatusCode::UNAUTHORIZED),
+        (Some("192.0.2.1"), Some("198.51.100.7"), StatusCode::UNAUTHORIZED),
+        (Some("10.0.0.1"), None, StatusCode::UNAUTHORIZED),
+        (Some("10.0.0.1"), Some("198.51.100.7, 192.0.2.1"), StatusCode::UNAUTHORIZED),
+        (Some("10.0.0.1"), Some("unknown"), StatusCode::UNAUTHORIZED),
+        (Some("10.0.0.1"), Some("192.0.2.1, 198.51.100.7"), StatusCode::OK),
+        (Some("198.51.100.7"), None, StatusCode::OK),
+    ] {
+        assert_eq!(bench.status(from(good(), peer, forwarded)).await, status, "{peer:?} {forwarded:?}");
+        let handshake = Request::get("/hooks/token-1?challenge=1").body(Body::empty()).unwrap();
+        assert_eq!(bench.status(from(handshake, peer, forwarded)).await, status, "{peer:?} {forwarded:?}");
+    }
+    // From the right place, the proof is still asked for.
+    let unsigned = Request::post("/hooks/token-1").header("x-event", "push").body(Body::from("{}")).unwrap();
+    assert_eq!(bench.status(from(unsigned, Some("198.51.100.7"), None)).await, StatusCode::UNAUTHORIZED);
+}
+
+/// A real connection has an address.
+#[tokio::test]
+async fn the_address_of_a_connection_is_that_of_its_requests() {
+    let bench = Bench::new();
+    for (network, expected) in [("127.0.0.0/8", "200 OK"), ("192.0.2.0/24", "401 Unauthorized")] {
+        let mut spec = plugin_spec();
+        spec.callback.from = vec![network.to_owned()];
+        bench.routes.update(|index| index.apply_plugin("forge", &spec));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let end = tokio_util::sync::CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router(bench.state.clone()), Limits::default(), None, end.clone()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /hooks/token-1 HTTP/1.1\r\nhost: x\r\nx-signature: {}\r\nx-event: push\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{BODY}",
+            sign(BODY.as_bytes()),
+            BODY.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{network}: {answer}");
+        end.cancel();
+        serving.await.unwrap();
+    }
+}

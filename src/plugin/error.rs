@@ -57,6 +57,9 @@ impl EvalError {
 /// A request did not prove who sent it. The messages contain nothing of the request or the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// It comes from an address outside of the networks that the plugin names; nothing: from one that is not known.
+    #[error("{}", elsewhere(.0.as_ref()))]
+    Elsewhere(Option<std::net::IpAddr>),
     /// There is no secret to compare with, so nothing can be proven.
     #[error("there is no callback secret to verify the request with")]
     NoSecret,
@@ -112,10 +115,18 @@ pub enum Refusal {
     Mismatch(String),
 }
 
+fn elsewhere(client: Option<&std::net::IpAddr>) -> String {
+    match client {
+        Some(client) => format!("{client} is in none of the networks that the external system sends from"),
+        None => "it is not known from which address the request comes".to_owned(),
+    }
+}
+
 impl Refusal {
     /// A short fixed name, for metrics.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Elsewhere(_) => "elsewhere",
             Self::NoSecret => "no_secret",
             Self::UnusableSecret => "unusable_secret",
             Self::NoUrl => "no_url",
@@ -134,7 +145,7 @@ impl Refusal {
     // Of several failed verifications, the one that came furthest says most about the sender.
     pub(crate) fn rank(&self) -> u8 {
         match self {
-            Self::NoSecret => 0,
+            Self::Elsewhere(_) | Self::NoSecret => 0,
             Self::Missing(_) => 1,
             Self::Repeated(_) => 2,
             Self::Malformed { .. } => 3,

@@ -61,6 +61,7 @@ use ipnet::IpNet;
 use schema::{Schema, unknown};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use template::Template;
 use verification::Verifier;
 use webhook::Calls;
@@ -93,6 +94,8 @@ pub enum SecretSource {
 
 #[derive(Debug)]
 struct Callback {
+    /// Networks that callbacks may come from; empty: all.
+    from: Vec<IpNet>,
     verification: Vec<Verifier>,
     handshakes: Vec<Handshake>,
     payload_field: Option<String>,
@@ -170,6 +173,19 @@ impl Plugin {
     /// The keys that a Secret with credentials must have.
     pub fn credential_keys(&self) -> &[String] {
         self.api_key.as_ref().map(|api_key| api_key.keys.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether a request may come from this address, which is nothing where it is not known.
+    ///
+    /// # Errors
+    /// The plugin names networks, and it is in none of them.
+    pub fn check_sender(&self, client: Option<IpAddr>) -> Result<(), Refusal> {
+        let networks = &self.callback.from;
+        let inside = |client: IpAddr| networks.iter().any(|network| network.contains(&client));
+        match networks.is_empty() || client.is_some_and(inside) {
+            true => Ok(()),
+            false => Err(Refusal::Elsewhere(client)),
+        }
     }
 
     /// URLs of the JWK Sets (RFC 7517) that callbacks are verified with.

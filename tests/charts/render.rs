@@ -265,7 +265,7 @@ fn taken_by(command: &str) -> BTreeSet<String> {
 #[test]
 fn every_process_takes_what_it_is_told_and_is_told_all_that_it_takes() {
     let all = [
-        "--set=watchNamespaces={team-a},allowAddresses={10.0.0.0/8},allowRunnerOrigins={https://a.example.com},controller.externalCAFile=/ca.pem,resourceRunners.enabled=true",
+        "--set=watchNamespaces={team-a},allowAddresses={10.0.0.0/8},allowRunnerOrigins={https://a.example.com},controller.externalCAFile=/ca.pem,resourceRunners.enabled=true,ingress.trustedProxies={10.0.0.0/8}",
     ];
     let standalone = bellhop(&[all[0], "--set=mode=standalone"]);
     let distributed = bellhop(&all);

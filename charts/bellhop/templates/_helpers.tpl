@@ -164,6 +164,10 @@ app.kubernetes.io/part-of: bellhop
   value: {{ .Values.ingress.bodyLimit | int64 | quote }}
 - name: BELLHOP_REQUEST_TIMEOUT
   value: {{ .Values.ingress.requestTimeout | quote }}
+{{- with .Values.ingress.trustedProxies }}
+- name: BELLHOP_TRUSTED_PROXIES
+  value: {{ join "," . | quote }}
+{{- end }}
 - name: BELLHOP_MAX_EVENT_AGE
   value: {{ .Values.ingress.maxEventAge | quote }}
 - name: BELLHOP_RETENTION

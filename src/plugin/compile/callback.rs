@@ -6,6 +6,8 @@ use super::super::verification::{self, Verifier};
 use super::super::{Callback, Mistake};
 use super::{Compiler, Taken, request_scope};
 use crate::api;
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 impl verification::Compile for Compiler<'_> {
     fn expression(&mut self, field: &str, source: &str, scope: &Scope) -> Expression {
@@ -33,7 +35,9 @@ impl Compiler<'_> {
             self.mistake("spec.callback.itemID", problem);
         }
         let handshakes = callback.handshakes.iter().enumerate();
+        let from = callback.from.iter().enumerate();
         Callback {
+            from: from.filter_map(|(at, text)| self.network(&format!("spec.callback.from[{at}]"), text)).collect(),
             verification: verifiers,
             handshakes: handshakes.map(|(at, handshake)| self.handshake(at, handshake)).collect(),
             payload_field: callback.form_payload_field.clone(),
@@ -42,6 +46,17 @@ impl Compiler<'_> {
             item_id: self.optional("spec.callback.itemID", callback.item_id.as_ref(), &item),
             delivery_id: self.optional("spec.callback.deliveryID", callback.delivery_id.as_ref(), &request),
         }
+    }
+
+    fn network(&mut self, field: &str, text: &str) -> Option<IpNet> {
+        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let problem = match text.parse::<IpNet>().ok().or_else(single) {
+            Some(network) if network == network.trunc() => return Some(network),
+            Some(network) => format!("{text} has bits after its prefix; did you mean {}?", network.trunc()),
+            None => format!("{text:?} is no network; write something like 54.187.174.0/24 or 2001:db8::/32"),
+        };
+        self.mistake(field, problem);
+        None
     }
 
     fn handshake(&mut self, at: usize, handshake: &api::Handshake) -> Handshake {

@@ -434,6 +434,29 @@ fn hostile_specs_are_refused_quickly() {
 }
 
 #[test]
+fn networks_are_networks() {
+    let plugin = compile(with("/callback/from", json!(["54.187.174.0/24", "2001:db8::/32", "192.0.2.7"]))).unwrap();
+    let ask = |client: &str| plugin.check_sender(Some(client.parse().unwrap())).map_err(|refusal| refusal.to_string());
+    for inside in ["54.187.174.255", "2001:db8::1", "192.0.2.7"] {
+        assert_eq!(ask(inside), Ok(()));
+    }
+    for outside in ["54.187.175.0", "2001:db9::1", "192.0.2.8", "::1"] {
+        assert_eq!(
+            ask(outside),
+            Err(format!("{outside} is in none of the networks that the external system sends from"))
+        );
+    }
+    // Whose address is not known is nowhere; without networks, it does not matter.
+    assert_eq!(plugin.check_sender(None), Err(Refusal::Elsewhere(None)));
+    assert_eq!(super::plugin().check_sender(None), Ok(()));
+    for (text, problem) in
+        [("54.187.174.1/24", "did you mean 54.187.174.0/24?"), ("stripe.com", "is no network"), ("", "is no network")]
+    {
+        expect(&with("/callback/from", json!([text])), "spec.callback.from[0]", problem);
+    }
+}
+
+#[test]
 fn items_bring_item() {
     expect(&with("/callback/itemID", json!("item.id")), "spec.callback.itemID", "write `deliveryID`");
     let mut spec = with("/callback/items", json!("body.value"));
