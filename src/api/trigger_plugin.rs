@@ -275,6 +275,11 @@ pub struct Call {
     /// `page` (in find) and `webhook` (in the calls about a webhook). Values are percent-encoded.
     #[schemars(length(min = 1, max = 4096))]
     pub url: String,
+    /// Other URLs, where a Subscription has one of these parameters: name of a parameter to a template as `url`. Of several,
+    /// the first by its name counts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 5))]
+    pub url_with: BTreeMap<String, String>,
     /// Additional headers: name to a CEL expression that gives a string.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,

@@ -47,6 +47,8 @@ pub(crate) struct Call {
     pub(crate) field: String,
     pub(crate) method: Method,
     pub(crate) url: Template,
+    /// Other URLs, by the parameter that a Subscription has then.
+    pub(crate) url_with: Vec<(String, Template)>,
     pub(crate) headers: Vec<(HeaderName, Expression)>,
     pub(crate) body: Option<Expression>,
     pub(crate) encoding: BodyEncoding,
@@ -59,6 +61,18 @@ impl Call {
     /// The expressions that make the call.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.headers.iter().map(|(_, expression)| expression).chain(&self.body)
+    }
+
+    /// Where the call goes with these parameters.
+    fn url(&self, parameters: &Map<String, Value>) -> &Template {
+        let set = |name: &str| parameters.get(name).is_some_and(|value| !value.is_null());
+        self.url_with.iter().find(|(name, _)| set(name)).map_or(&self.url, |(_, template)| template)
+    }
+
+    /// Whether every URL of the call holds this variable, or its headers or body do.
+    pub(crate) fn uses(&self, variable: &str) -> bool {
+        let everywhere = self.url.uses(variable) && self.url_with.iter().all(|(_, template)| template.uses(variable));
+        everywhere || self.expressions().any(|expression| expression.uses(variable))
     }
 
     /// Whether the call holds the callback secret.
@@ -94,8 +108,9 @@ impl Plugin {
         page: &Value,
     ) -> Result<HttpCall, CallError> {
         let credentials = self.credentials(context.credentials)?;
-        let url = call.url.expand(&values(context, &credentials, page))?;
-        self.check_origin(call.url.field(), &url, context.parameters)?;
+        let template = call.url(context.parameters);
+        let url = template.expand(&values(context, &credentials, page))?;
+        self.check_origin(template.field(), &url, context.parameters)?;
 
         if call.tells_secret() && context.callback_secret.expose_str().is_none_or(str::is_empty) {
             let problem = "there is no callback secret".to_owned();

@@ -117,6 +117,16 @@ impl Compiler<'_> {
         names.extend(allowed.names());
         names.extend(self.credential_names());
         let url = self.keep(Template::compile(&format!("{field}.url"), &call.url, &names));
+        let mut url_with = Vec::new();
+        for (name, source) in &call.url_with {
+            let field = format!("{field}.urlWith.{name}");
+            if !self.parameters.contains(name) {
+                let problem = format!("`{name}` is no parameter; there are: {}", self.parameters.join(", "));
+                self.mistake(&field, problem);
+            }
+            url_with
+                .extend(self.keep(Template::compile(&field, source, &names)).map(|template| (name.clone(), template)));
+        }
         let headers = self.headers(&format!("{field}.headers"), &call.headers, &scope, taken);
         let body = self.optional(&format!("{field}.body"), call.body.as_ref(), &scope);
         if body.is_some() && call.method == api::Method::Get {
@@ -127,6 +137,7 @@ impl Compiler<'_> {
             field: field.to_owned(),
             method: call.method,
             url: url?,
+            url_with,
             headers,
             body,
             encoding: call.encoding,
@@ -190,8 +201,7 @@ impl Compiler<'_> {
             (Some(source), None) => {
                 let scope = response_scope().any("page");
                 let next = self.expression(&format!("{field}.next"), source, &scope);
-                let uses = |call: &Call| call.url.uses("page") || call.expressions().any(|e| e.uses("page"));
-                if call.is_some_and(|call| !uses(call)) {
+                if call.is_some_and(|call| !call.uses("page")) {
                     let problem = "`page` is not part of the call, so that every page would be the first; \
                                    write it into url, such as {?page}, or into body";
                     self.mistake(format!("{field}.next"), problem);

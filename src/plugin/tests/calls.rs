@@ -349,6 +349,45 @@ fn an_unexpected_answer_is_never_absent() {
 }
 
 #[test]
+fn a_parameter_can_choose_another_url() {
+    let other = json!({"owner": "https://git.example.com/orgs/{parameters.owner}/hooks"});
+    let plugin = compile(with_all([
+        ("/webhook/create/url", json!("{+parameters.baseURL}/hooks")),
+        ("/webhook/create/urlWith", other),
+        ("/webhook/find/urlWith", json!({"path": "{+parameters.baseURL}/{parameters.path}"})),
+    ]))
+    .unwrap();
+    let create = |given: &Given| plugin.create_call(&given.context()).map(|call| call.url.to_string());
+    assert_eq!(create(&acme()).unwrap(), "https://git.example.com/orgs/acme/hooks");
+    for parameters in [
+        json!({"baseURL": "https://git.example.com"}),
+        json!({"baseURL": "https://git.example.com", "owner": null, "path": "x"}),
+    ] {
+        assert_eq!(create(&given(parameters)).unwrap(), "https://git.example.com/hooks");
+    }
+    // The origin is checked as any other URL's.
+    let elsewhere = create(&given(json!({"baseURL": "https://git.example.org", "owner": "acme"}))).unwrap_err();
+    assert!(
+        matches!(&elsewhere, CallError::OriginNotAllowed { field, .. } if field == "spec.webhook.create.urlWith.owner")
+    );
+
+    let mistakes = |value: Value| {
+        let found = compile(with_all([("/webhook/create/urlWith", value)])).unwrap_err();
+        found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let unknown = mistakes(json!({"ownr": "https://git.example.com/"}));
+    assert!(unknown.starts_with("spec.webhook.create.urlWith.ownr: `ownr` is no parameter; there are: "), "{unknown}");
+    let wrong = mistakes(json!({"owner": "https://git.example.com/{parameters.x}"}));
+    assert!(wrong.starts_with("spec.webhook.create.urlWith.owner: unknown variable `parameters.x`"), "{wrong}");
+    let pages = compile(with_all([
+        ("/webhook/find/url", json!("{+parameters.baseURL}/hooks{?page}")),
+        ("/webhook/find/urlWith", json!({"owner": "{+parameters.baseURL}/hooks"})),
+        ("/webhook/find/pagination", json!({"next": "null"})),
+    ]));
+    assert!(pages.unwrap_err()[0].problem.contains("`page` is not part of the call"));
+}
+
+#[test]
 fn the_examples_make_the_vendors_calls() {
     let gitea = example("gitea-push");
     let mut given = given(json!({"baseURL": "http://127.0.0.1:3000", "owner": "acme", "repository": "web"}));
