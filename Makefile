@@ -47,3 +47,10 @@ crds: ## Write crds/, the chart's copy of it, docs/api.md and the schema for edi
 	$(CARGO) run --bin bellhop -- plugin schema > docs/triggerplugin.schema.json
 	mkdir -p charts/bellhop/files/crds
 	cp crds/*.yaml charts/bellhop/files/crds/
+
+.PHONY: catalogue
+catalogue: ## Write docs/catalogue.md, and the copies of the catalogue's plugins in examples/
+	cp charts/bellhop-plugins/plugins/gitea.yaml examples/gitea-push/plugin.yaml
+	cp charts/bellhop-plugins/plugins/gitea.yaml examples/gitops/kustomize/platform/gitea.yaml
+	cp charts/bellhop-plugins/plugins/github.yaml examples/github-push/plugin.yaml
+	BELLHOP_UPDATE=1 $(CARGO) test --lib the_page_of_the_catalogue

@@ -5,6 +5,7 @@ mod admission;
 mod api_server;
 mod bad_input;
 mod cap;
+mod catalogue;
 mod cli;
 mod crash;
 mod crash_points;

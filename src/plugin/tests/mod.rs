@@ -8,6 +8,7 @@ mod handshakes;
 mod mistakes;
 mod oauth2;
 mod outgoing;
+mod page;
 mod pagination;
 mod resource;
 mod signatures;

@@ -9,7 +9,8 @@
 //!   holds or answers calls as a test wants. Both are a [`server`] on a thread of their own.
 //! - [`vendor`] has stand-ins for external systems that nobody can run, such as Airtable: each is a small server that
 //!   behaves as the vendor documents it.
-//! - [`runner_systems`] answers as systems do that run workflows; [`verifier`] reads requests with npm packages.
+//! - [`runner_systems`] answers as systems do that run workflows; [`verifier`] reads requests with npm packages;
+//!   [`published`] has what vendors publish about their webhooks.
 //! - [`browser`] logs in and consents as a person does; [`oidc`] is a second, stricter OAuth server than Gitea's.
 //! - [`world`] is what the tests of one binary share: a control plane and a Gitea, started once.
 //! - [`process`] is the one way children are started: they never outlive the test process, however it dies.
@@ -56,6 +57,7 @@ pub mod oidc;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod published;
 pub mod runner;
 pub mod runner_systems;
 pub mod server;

@@ -11,21 +11,26 @@ use crate::build::say;
 /// Installs the packages of `tests/cluster/NAME` into `target/cluster/NAME`, once for each version of the lock file, and
 /// puts the program beside them. Returns the folder.
 pub async fn install(name: &'static str, program: &'static str) -> Result<PathBuf> {
-    tokio::task::spawn_blocking(move || prepare(name, program)).await?
+    tokio::task::spawn_blocking(move || prepare(name, Some(program))).await?
 }
 
-fn prepare(name: &str, program: &str) -> Result<PathBuf> {
+/// The same where the packages are data.
+pub async fn install_data(name: &'static str) -> Result<PathBuf> {
+    tokio::task::spawn_blocking(move || prepare(name, None)).await?
+}
+
+fn prepare(name: &str, program: Option<&str>) -> Result<PathBuf> {
     let (from, to) = (crate::root().join("tests/cluster").join(name), crate::root().join("target/cluster").join(name));
     fs::create_dir_all(&to)?;
     let lock = File::options().create(true).truncate(false).write(true).open(to.join(".lock"))?;
     lock.lock()?;
-    let names = ["package.json", "package-lock.json", program];
-    let files = names.map(|name| fs::read(from.join(name)).with_context(|| format!("cannot read {name}")));
-    let [package, versions, source] = files;
-    let (package, versions, source) = (package?, versions?, source?);
+    let read = |name: &str| fs::read(from.join(name)).with_context(|| format!("cannot read {name}"));
+    let (package, versions) = (read("package.json")?, read("package-lock.json")?);
     let stamp = to.join(".stamp");
     let wanted = [package.as_slice(), versions.as_slice()].concat();
-    fs::write(to.join(program), source)?;
+    if let Some(program) = program {
+        fs::write(to.join(program), read(program)?)?;
+    }
     if fs::read(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(to);
     }

@@ -28,7 +28,9 @@ async fn the_questions_lead_to_a_subscription() -> Result<()> {
     terminal.expect("nowhere").await?;
     terminal.type_(&"\u{7f}".repeat(7))?;
     terminal.type_(&format!("{}\r", workspace.base_url))?;
-    terminal.expect("owner (string)").await?;
+    terminal.expect("organization (string, may be left empty): Organization").await?;
+    terminal.type_(RETURN)?;
+    terminal.expect("owner (string, may be left empty): Owner").await?;
     terminal.type_(&format!("{}\r", workspace.user.name))?;
     terminal.expect("Subscribe to all").await?;
     terminal.type_("y")?;

@@ -253,6 +253,8 @@ rehearsals! {
         {"domain": "mail.acme.example"}, ["delivered"], "delivered", 0, 1;
     gitlab: vendor::gitlab::GitLab, "gitlab", [("token", vendor::gitlab::TOKEN)],
         {"project": "acme/web"}, ["issue"], "issue", 3, 1;
+    gitlab_of_the_catalogue: vendor::gitlab::GitLab, "catalogue/gitlab", [("token", vendor::gitlab::TOKEN)],
+        {"project": "acme/web"}, ["issue", "merge_request"], "issue", 3, 1;
     telegram: vendor::telegram::Telegram, "telegram", [("token", vendor::telegram::TOKEN)],
         {}, ["message", "callback_query"], "message", 0, 0;
     typeform: vendor::typeform::Typeform, "typeform", [("token", vendor::typeform::TOKEN)],

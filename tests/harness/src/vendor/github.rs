@@ -28,7 +28,8 @@ impl Vendor for GitHub {
         }
         match (asked.method.as_str(), asked.segments().as_slice()) {
             ("GET", ["user"]) => answer_json(200, &json!({"login": "acme-bot"})),
-            ("GET", ["repos", "acme", "web", "hooks"]) => list(desk, asked),
+            // Links to other pages name the repository by its id.
+            ("GET", ["repos", "acme", "web", "hooks"] | ["repositories", "1", "hooks"]) => list(desk, asked),
             ("POST", ["repos", "acme", "web", "hooks"]) => create(desk, &asked.json()),
             ("PATCH", ["repos", "acme", "web", "hooks", id]) => {
                 let body = asked.json();

@@ -69,10 +69,16 @@ impl Vendor for GitLab {
 
     fn delivery(&self, webhook: &Webhook, event: &str, number: u64) -> Delivery {
         Delivery::json(&webhook.url, &json!({"object_kind": event, "ref": "refs/heads/main", "number": number}))
-            .header("x-gitlab-event", "Some Hook")
+            .header("x-gitlab-event", hook(event))
             .header("x-gitlab-event-uuid", format!("event-{number}"))
             .header("x-gitlab-token", webhook.secret.clone())
     }
+}
+
+/// What the header X-Gitlab-Event says, such as "Merge Request Hook".
+fn hook(event: &str) -> String {
+    let words = event.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+    words.chain(["Hook".to_owned()]).collect::<Vec<_>>().join(" ")
 }
 
 fn show(webhook: &Webhook) -> Value {

@@ -82,7 +82,10 @@ impl Vendor for Linear {
     }
 
     fn delivery(&self, webhook: &Webhook, event: &str, number: u64) -> Delivery {
-        let body = json!({"type": event, "action": "create", "data": {"number": number}, "webhookId": webhook.id});
+        let body = json!({
+            "type": event, "action": "create", "data": {"number": number}, "webhookId": webhook.id,
+            "webhookTimestamp": super::now(),
+        });
         Delivery::json(&webhook.url, &body)
             .header("linear-event", event)
             .header("linear-delivery", format!("delivery-{number}"))
