@@ -6,7 +6,7 @@
 //! | Series | Type | Labels | Meaning |
 //! |---|---|---|---|
 //! | `bellhop_requests_total` | counter | `plugin`, `answer` | requests at callback URLs; `plugin` is empty if the URL is unknown; `answer` is one of [`Answer`] |
-//! | `bellhop_request_duration_seconds` | histogram | | from the last header of a request to its answer |
+//! | `bellhop_request_duration_seconds` | histogram | | from the last header of a request to its answer; to the disk, where the plugin has a say in the answer |
 //! | `bellhop_connections` | gauge | | open connections at the public listener |
 //! | `bellhop_body_bytes` | gauge | | memory reserved for bodies that are being received or stored |
 //! | `bellhop_routes` | gauge | | callback URLs that are served |
@@ -89,6 +89,10 @@ pub enum Answer {
     Duplicate,
     /// 200: it was a dead letter and is tried again.
     Requeued,
+    /// 200, as a runner says: it is on disk.
+    Answered,
+    /// 200 to 299, as the plugin says: it is on disk.
+    Default,
     /// 200 to 299, as the plugin says: a handshake, which is no event and not stored.
     Handshake,
     /// 503: the secret that a handshake brings could not be handed to the controller, or the one that would prove a request
@@ -124,6 +128,8 @@ impl Answer {
             Answer::Accepted => "accepted",
             Answer::Duplicate => "duplicate",
             Answer::Requeued => "requeued",
+            Answer::Answered => "answered",
+            Answer::Default => "default",
             Answer::Handshake => "handshake",
             Answer::Uncaptured => "uncaptured",
             Answer::UnknownRoute => "unknown_route",

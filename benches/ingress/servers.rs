@@ -119,6 +119,7 @@ async fn bellhop(served: Served) -> Result<()> {
         addresses: AddressPolicy::new(common.allow_addresses.clone()),
         controller: ingress::Controller::Absent,
         metrics: metrics.clone(),
+        waiting: Default::default(),
         health: health.clone(),
     };
     let _delivery = delivery::start(context, shutdown.clone())?;

@@ -11,3 +11,16 @@ pub fn free_object(_: &mut SchemaGenerator) -> Schema {
 pub fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$"})
 }
+
+/// The time that somebody waits who expects an answer at once, or nothing.
+pub fn deadline(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "pattern": "^([0-9]+(\\.[0-9]+)?(ms|s))+$",
+        "maxLength": 16,
+        "x-kubernetes-validations": [{
+            "rule": "duration(self) >= duration('100ms') && duration(self) <= duration('10s')",
+            "message": "must be from 100ms to 10s",
+        }],
+    })
+}

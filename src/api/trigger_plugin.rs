@@ -532,6 +532,30 @@ pub struct Callback {
     /// the request again. Left out: a hash of the body.
     #[serde(default, rename = "deliveryID", skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<String>,
+
+    /// How requests that are no handshakes are answered, where the external system makes something of the answer. Left out:
+    /// with status 200 and the request's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<CallbackAnswer>,
+}
+
+/// How a request is answered once it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallbackAnswer {
+    /// CEL expression over `request` and `body`: whether a request is answered like this. Left out: every one is. What
+    /// cannot be evaluated is answered with status 200 and its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub when: Option<String>,
+    /// How long the sender waits for the answer of a runner whose trigger has `delivery.answer`, counted from the head of
+    /// the request, from 100ms to 10s. Left out: it does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::deadline")]
+    pub deadline: Option<Duration>,
+    /// The answer if no runner gives one in time.
+    #[serde(default)]
+    pub default: PluginAnswer,
 }
 
 /// A request by which the external system makes sure of the callback URL.
@@ -554,7 +578,7 @@ pub struct Handshake {
     pub hmac: Option<HandshakeHmac>,
     /// The answer.
     #[serde(default)]
-    pub answer: HandshakeAnswer,
+    pub answer: PluginAnswer,
 }
 
 /// An HMAC in the answer to a handshake, keyed with the callback secret: with the one that the request is signed with if it
@@ -576,24 +600,24 @@ pub struct HandshakeHmac {
     pub key: HmacKey,
 }
 
-/// The answer to a handshake.
+/// An answer as the plugin writes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct HandshakeAnswer {
+pub struct PluginAnswer {
     /// HTTP status.
     #[serde(default = "ok")]
     #[schemars(range(min = 200, max = 299))]
     pub status: u16,
-    /// Headers: name to a CEL expression over `request`, `body` and `hmac` that gives a string.
+    /// Headers: name to a CEL expression over `request` and `body`, and in a handshake `hmac`, that gives a string.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// CEL expression over `request`, `body` and `hmac` that gives the body: a string is sent as `text/plain`, everything
-    /// else as JSON. Left out: it is empty.
+    /// CEL expression over the same that gives the body: a string is sent as `text/plain`, everything else as JSON. Left
+    /// out: it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
 }
 
-impl Default for HandshakeAnswer {
+impl Default for PluginAnswer {
     fn default() -> Self {
         Self { status: ok(), headers: BTreeMap::new(), body: None }
     }

@@ -89,10 +89,19 @@ pub struct DeliveryPolicy {
     /// Whether events are delivered one at a time, in the order in which their requests were received. One that fails
     /// holds back the rest of this trigger until it is delivered or a dead letter.
     pub ordered: bool,
+    /// Whether the sender of the request gets what the runner answers, where the plugin lets the sender wait for it: the
+    /// first attempt's answer, if its status is from 200 to 299 and its body is JSON or plain text. If several triggers of
+    /// an event have this, the first answer counts.
+    pub answer: bool,
 }
 
 impl Default for DeliveryPolicy {
     fn default() -> Self {
-        Self { timeout: Duration::from(std::time::Duration::from_secs(30)), max_attempts: 12, ordered: false }
+        Self {
+            timeout: Duration::from(std::time::Duration::from_secs(30)),
+            max_attempts: 12,
+            ordered: false,
+            answer: false,
+        }
     }
 }

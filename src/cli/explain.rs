@@ -68,7 +68,9 @@ fn tree(request: &Request, screen: Screen) -> Node {
     if let Some(answer) = &request.answer {
         let after = answer.after_millis.map(|millis| format!(" after {millis} ms")).unwrap_or_default();
         let message = answer.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-        let text = format!("answered   {} {}{after}{message}", answer.status, answer.reason);
+        let by = answer.trigger.as_ref().map(|trigger| format!(" by the runner of {trigger}")).unwrap_or_default();
+        let note = answer.note.as_ref().map(|note| format!(": {note}")).unwrap_or_default();
+        let text = format!("answered   {} {}{by}{after}{message}{note}", answer.status, answer.reason);
         root.add(Node::new(clean(&text)));
     }
     for event in &request.events {

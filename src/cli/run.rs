@@ -270,6 +270,7 @@ impl Ingress {
             Ask::At(None) => ingress::Controller::Absent,
         };
         let delivery_end = CancellationToken::new();
+        let waiting = ingress::Waiting::default();
         let delivery = delivery::start(
             delivery::Context {
                 routes: routes.clone(),
@@ -279,6 +280,7 @@ impl Ingress {
                 controller: controller.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
+                waiting: waiting.clone(),
             },
             delivery_end.clone(),
         )
@@ -293,7 +295,8 @@ impl Ingress {
         )
         .with_controller(controller.clone())
         .with_trusted_proxies(&options.trusted_proxies)
-        .with_replica(&replica);
+        .with_replica(&replica)
+        .with_waiting(waiting);
         Ok(Self { client, routes, controller, options, listeners, state: Arc::new(state), delivery, delivery_end })
     }
 

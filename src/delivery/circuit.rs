@@ -106,6 +106,14 @@ impl Circuits {
         }
     }
 
+    /// Whether an attempt may not start now, if it may be no probe.
+    pub fn is_open(&self, way: &Way, now: u64) -> bool {
+        match self.circuits.get(way) {
+            None | Some(Circuit::Closed(_)) => false,
+            Some(Circuit::Open { until, probing, .. }) => *probing || now < *until,
+        }
+    }
+
     /// Takes the end of an attempt that was admitted.
     pub fn ended(&mut self, way: &Way, health: Health, now: u64) -> Option<Change> {
         if way.runner.is_empty() {

@@ -2,9 +2,9 @@
 
 use super::matching::match_request;
 use crate::api::Tally;
-use crate::ingress::now_millis;
+use crate::ingress::{Waiting, now_millis};
 use crate::routes::{Handle, Lookup, Route};
-use crate::spool::{Matched, PendingDelivery, Request, Spool, SpoolError};
+use crate::spool::{DeliveryKey, Matched, PendingDelivery, Request, Spool, SpoolError};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -86,6 +86,7 @@ pub struct Matcher {
     processors: Arc<Semaphore>,
     /// Requests of Subscriptions whose plugin is missing or invalid for now, by Subscription.
     parked: Arc<Mutex<HashMap<Uuid, Vec<Uuid>>>>,
+    waiting: Waiting,
 }
 
 impl Matcher {
@@ -109,7 +110,13 @@ impl Matcher {
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let processors = Arc::new(Semaphore::new(processors));
-        Self { routes, spool, deliveries, underway, matching, processors, parked: Arc::default() }
+        let (parked, waiting) = (Arc::default(), Waiting::default());
+        Self { routes, spool, deliveries, underway, matching, processors, parked, waiting }
+    }
+
+    /// Tells these senders from which deliveries an answer may come.
+    pub fn with_waiting(self, waiting: Waiting) -> Self {
+        Self { waiting, ..self }
     }
 
     /// Matches for ever; to stop it, drop it. What was taken and not stored is matched after the next start.
@@ -203,6 +210,9 @@ impl Matcher {
             match self.spool.store_match(id, matched.clone()).await {
                 Ok(deliveries) => {
                     self.routes.tallies().add(tallies(&matched));
+                    if self.waiting.any() {
+                        self.waiting.matched(id, self.answering(&deliveries));
+                    }
                     for delivery in deliveries {
                         // Fails only at the end; the spool keeps it for the next start.
                         let _ = self.deliveries.send(delivery).await;
@@ -219,6 +229,12 @@ impl Matcher {
                 }
             }
         }
+    }
+
+    /// Those of the deliveries whose runner's answer is wished.
+    fn answering(&self, deliveries: &[PendingDelivery]) -> Vec<DeliveryKey> {
+        let wished = |key: &DeliveryKey| self.routes.trigger(key.trigger).is_some_and(|t| t.spec.delivery.answer);
+        deliveries.iter().map(|delivery| delivery.key).filter(wished).collect()
     }
 
     /// Takes up parked requests when their Subscription is served again, or gone.

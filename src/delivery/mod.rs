@@ -14,6 +14,7 @@ mod matcher;
 mod matching;
 mod order;
 mod queue;
+mod reply;
 mod request;
 mod resource;
 mod retry;
@@ -30,7 +31,7 @@ pub use retry::{Outcome, Verdict, retry_after, verdict};
 pub use runner::{RunnerError, Runners};
 
 use crate::external::address::AddressPolicy;
-use crate::ingress::{Controller, Health, now_millis};
+use crate::ingress::{Controller, Health, NoAnswer, Waiting, now_millis};
 use crate::routes::{Handle, Trigger};
 use crate::spool::{PendingDelivery, Spool};
 use crate::telemetry::Metrics;
@@ -71,6 +72,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Health of this process.
     pub health: Health,
+    /// Senders that wait for a runner's answer.
+    pub waiting: Waiting,
 }
 
 /// Delivery that has been started.
@@ -112,9 +115,9 @@ pub fn start(context: Context, shutdown: CancellationToken) -> io::Result<Runnin
 /// # Errors
 /// If the HTTP client cannot be made.
 pub async fn run(context: Context, limits: Limits, shutdown: CancellationToken) -> Result<(), reqwest::Error> {
-    let Context { routes, spool, runners, addresses, controller, metrics, health } = context;
+    let Context { routes, spool, runners, addresses, controller, metrics, health, waiting } = context;
     let sender = Sender::new(routes.clone(), spool.clone(), runners.clone(), addresses, metrics.clone())?;
-    let sender = sender.with_controller(controller);
+    let sender = sender.with_controller(controller).with_waiting(waiting.clone());
     // Before that, every trigger would seem to be gone.
     tokio::select! {
         () = routes.synced() => {}
@@ -123,10 +126,12 @@ pub async fn run(context: Context, limits: Limits, shutdown: CancellationToken) 
     let (deliveries, taken) = mpsc::channel(HANDED_OVER);
     let underway = Arc::new(Underway::default());
     let (routes_too, spool_too) = (routes.clone(), spool.clone());
-    let live = Live { sender, routes: routes_too, spool: spool_too, runners, underway: underway.clone(), metrics };
+    let waits = waiting.clone();
+    let live =
+        Live { sender, routes: routes_too, spool: spool_too, runners, underway: underway.clone(), metrics, waits };
     let mut scheduler = Scheduler::new(Arc::new(live), limits);
     spool.pending().into_iter().for_each(|delivery| scheduler.add(delivery));
-    let matcher = Matcher::new(routes, spool.clone(), deliveries, underway);
+    let matcher = Matcher::new(routes, spool.clone(), deliveries, underway).with_waiting(waiting);
     tokio::select! {
         () = scheduler.run(taken, shutdown) => {}
         () = matcher.run() => {}
@@ -143,6 +148,7 @@ struct Live {
     runners: Runners,
     underway: Arc<Underway>,
     metrics: Metrics,
+    waits: Waiting,
 }
 
 impl Live {
@@ -175,6 +181,14 @@ impl Attempts for Live {
         // In this order: what has left the one without having reached the channel is in the other.
         self.spool.unmatched_before(delivery.subscription, delivery.number)
             || self.underway.before(delivery.subscription, delivery.number)
+    }
+
+    fn rests(&self, delivery: &PendingDelivery) {
+        if self.waits.any()
+            && let Some(trigger) = self.routes.trigger(delivery.key.trigger)
+        {
+            self.waits.ended(&delivery.key, Err(NoAnswer::Resting(trigger.name.clone())));
+        }
     }
 
     async fn moved(&self) {

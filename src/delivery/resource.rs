@@ -62,15 +62,11 @@ impl Sender {
         let asked = tokio::time::timeout(in_time(trigger), self.controller.call(request)).await;
         let answer = match asked {
             Ok(Ok(response)) => read(response, max_attempts)?,
-            Ok(Err(unreachable)) => no_answer(unreachable.to_string()),
-            Err(_) => no_answer("no answer in time".to_owned()),
+            Ok(Err(unreachable)) => Answer::none(unreachable.to_string()),
+            Err(_) => Answer::none("no answer in time".to_owned()),
         };
         Ok((shown, answer, max_attempts))
     }
-}
-
-fn no_answer(error: String) -> Answer {
-    Answer { outcome: Outcome::NoAnswer, error: Some(error), text: None }
 }
 
 /// What the controller's answer means.
@@ -81,10 +77,12 @@ fn read(response: Response<Bytes>, max_attempts: u32) -> Result<Answer, Unsendab
         StatusCode::PAYLOAD_TOO_LARGE => {
             return Err(Unsendable::Never(format!("the event is too large to make an object of it: {}", words())));
         }
-        status => return Ok(no_answer(format!("the controller answered {status}: {}", words()))),
+        status => return Ok(Answer::none(format!("the controller answered {status}: {}", words()))),
     }
-    let answered = |status, retry_after, error, text| {
-        Ok(Answer { outcome: Outcome::Answered { status, retry_after }, error, text: Some(text) })
+    let answered = |status, retry_after, error: Option<String>, text| {
+        // An object says nothing that a sender could be told.
+        let reply = error.is_none().then_some(Err("is an object of the cluster"));
+        Ok(Answer { outcome: Outcome::Answered { status, retry_after }, error, text: Some(text), reply })
     };
     match serde_json::from_slice(response.body()) {
         Ok(ResourceAnswer::Made { before: false }) => answered(201, None, None, "it was made".to_owned()),
@@ -98,7 +96,7 @@ fn read(response: Response<Bytes>, max_attempts: u32) -> Result<Answer, Unsendab
         }
         Ok(ResourceAnswer::NotYet { reason }) => Err(Unsendable::NotMade { reason, max_attempts }),
         Ok(ResourceAnswer::Never { reason }) => Err(Unsendable::Never(reason)),
-        Err(_) => Ok(no_answer("the controller's answer cannot be read; it may be of another version".to_owned())),
+        Err(_) => Ok(Answer::none("the controller's answer cannot be read; it may be of another version".to_owned())),
     }
 }
 

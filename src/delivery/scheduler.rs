@@ -41,6 +41,9 @@ pub trait Attempts: Send + Sync + 'static {
     /// this says no is in the channel that [`Scheduler::run`] takes from.
     fn behind(&self, delivery: &PendingDelivery) -> bool;
 
+    /// Is told that a new delivery has to wait, because its runner is left alone for a while.
+    fn rests(&self, _delivery: &PendingDelivery) {}
+
     /// Waits until the answer of [`behind`](Self::behind) may have changed. Must be safe to cancel.
     fn moved(&self) -> impl Future<Output = ()> + Send;
 
@@ -264,6 +267,9 @@ impl<A: Attempts> Scheduler<A> {
     fn let_go(&mut self, delivery: PendingDelivery) {
         self.lines.start(&delivery);
         let lane = Lane { way: self.attempts.way(&delivery), trigger: delivery.key.trigger };
+        if delivery.attempts == 0 && self.circuits.is_open(&lane.way, self.attempts.now()) {
+            self.attempts.rests(&delivery);
+        }
         self.due.push(&lane, delivery);
     }
 

@@ -2,12 +2,13 @@
 
 use super::circuit::Health;
 use super::matching::PAUSED;
+use super::reply::{self, Reply};
 use super::request::{self, Parts, Unsendable};
 use super::retry::{self, Outcome, Verdict, verdict};
 use super::runner::Runners;
 use crate::api::Tally;
 use crate::external::address::{AddressPolicy, Reach};
-use crate::ingress::{Controller, now_millis};
+use crate::ingress::{Controller, NoAnswer, RunnerAnswer, Waiting, now_millis};
 use crate::plugin::{Secret, redact};
 use crate::routes::{Handle, Lookup, Target, Trigger};
 use crate::spool::{
@@ -52,6 +53,7 @@ pub struct Sender {
     addresses: AddressPolicy,
     pub(super) controller: Controller,
     metrics: Metrics,
+    waiting: Waiting,
 }
 
 impl Sender {
@@ -75,12 +77,18 @@ impl Sender {
             .pool_max_idle_per_host(16)
             .user_agent(concat!("bellhop/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, routes, spool, runners, addresses, controller: Controller::Absent, metrics })
+        let (controller, waiting) = (Controller::Absent, Waiting::default());
+        Ok(Self { client, routes, spool, runners, addresses, controller, metrics, waiting })
     }
 
     /// The same, which has objects of the cluster made by this controller.
     pub fn with_controller(self, controller: Controller) -> Self {
         Self { controller, ..self }
+    }
+
+    /// The same, which hands answers on to these senders.
+    pub fn with_waiting(self, waiting: Waiting) -> Self {
+        Self { waiting, ..self }
     }
 
     /// Makes one attempt and records it. Everything about the runner is looked up now, not when the event matched.
@@ -124,14 +132,17 @@ impl Sender {
         let (url, result) = match prepared {
             Ok((shown, answer, most)) => (shown, Ok((answer, most))),
             Err(Unsendable::Never(reason)) => (String::new(), Err(reason)),
-            Err(Unsendable::NotMade { reason, max_attempts }) => (
-                String::new(),
-                Ok((Answer { outcome: Outcome::NoAnswer, error: Some(reason), text: None }, max_attempts)),
-            ),
+            Err(Unsendable::NotMade { reason, max_attempts }) => {
+                (String::new(), Ok((Answer::none(reason), max_attempts)))
+            }
             // They were taken back just now.
             Err(Unsendable::NotYet) => return (self.wait(delivery), Health::Unknown),
         };
         let duration = started.elapsed();
+        // Before it is recorded: whoever waits has little time, and a crash in between repeats the attempt as ever.
+        if attempts == 0 && self.waiting.any() {
+            self.hand_on(&event, result.as_ref().ok().and_then(|(answer, _)| answer.reply.as_ref()));
+        }
         let (status, error, answer, health, verdict) = match result {
             Ok((answer, most)) => {
                 let verdict = verdict(&answer.outcome, attempts + 1, most, rand::random());
@@ -187,6 +198,17 @@ impl Sender {
         again_in(LOOK_AGAIN, delivery)
     }
 
+    /// Tells the sender, if it waits, what came of the first attempt.
+    fn hand_on(&self, event: &DeliveryEvent, reply: Option<&Reply>) {
+        let trigger = event.trigger.trigger.clone();
+        let told = match reply {
+            Some(Ok((format, body))) => Ok(RunnerAnswer { trigger, format: *format, body: body.clone() }),
+            Some(Err(why)) => Err(NoAnswer::Unusable(trigger, why)),
+            None => Err(NoAnswer::Failed(trigger)),
+        };
+        self.waiting.ended(&event.delivery.key, told);
+    }
+
     /// Lets a trigger rest whose runner wants no more: what it has still to deliver becomes dead letters, when it is due.
     async fn pause(&self, trigger: Arc<Trigger>) {
         let routes = self.routes.clone();
@@ -239,26 +261,36 @@ impl Sender {
     async fn send(&self, request: reqwest::RequestBuilder, secrets: &[Secret]) -> Answer {
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Answer { outcome: Outcome::NoAnswer, error: Some(describe(error)), text: None },
+            Err(error) => return Answer::none(describe(error)),
         };
         let status = response.status().as_u16();
         let asked = response.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = asked.and_then(|value| retry::retry_after(value, SystemTime::now()));
+        let content_type = response.headers().get(reqwest::header::CONTENT_TYPE).cloned();
         // Also read after success: a connection can only be used again when its answer has been read.
         let mut text = Vec::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
-            text.extend_from_slice(&chunk[..chunk.len().min(ANSWER - text.len())]);
-            if text.len() == ANSWER {
-                break;
+        let whole = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if chunk.len() > ANSWER - text.len() => {
+                    text.extend_from_slice(&chunk[..ANSWER - text.len()]);
+                    break false;
+                }
+                Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+                Ok(None) => break true,
+                Err(_) => break false,
             }
-        }
+        };
+        let content_type = content_type.as_ref().and_then(|value| value.to_str().ok());
+        let format = reply::Answered { content_type, body: &text, whole }.format();
         // A runner may say back what it was given.
         let text = redact(&String::from_utf8_lossy(&text), &secrets.iter().collect::<Vec<_>>());
         let error = (!(200..300).contains(&status)).then(|| {
             let kept: String = text.trim().chars().take(KEPT).map(|c| if c.is_control() { ' ' } else { c }).collect();
             if kept.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {kept}") }
         });
-        Answer { outcome: Outcome::Answered { status, retry_after }, error, text: kept(text.as_bytes()) }
+        let kept = kept(text.as_bytes());
+        let reply = error.is_none().then(|| format.map(|format| (format, text.into())));
+        Answer { outcome: Outcome::Answered { status, retry_after }, error, text: kept, reply }
     }
 
     fn observe(&self, event: &DeliveryEvent, attempt: u32, verdict: &Verdict, error: Option<&str>, duration: Duration) {
@@ -290,9 +322,16 @@ pub(super) struct Answer {
     pub(super) error: Option<String>,
     /// The beginning of its body, for the log.
     pub(super) text: Option<String>,
+    /// What of it can be handed on to a sender; only of one with a status from 200 to 299.
+    pub(super) reply: Option<Reply>,
 }
 
 impl Answer {
+    /// None, for this reason.
+    pub(super) fn none(error: String) -> Self {
+        Self { outcome: Outcome::NoAnswer, error: Some(error), text: None, reply: None }
+    }
+
     fn status(&self) -> Option<u16> {
         match self.outcome {
             Outcome::Answered { status, .. } => Some(status),

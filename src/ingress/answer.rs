@@ -1,11 +1,13 @@
 //! What senders are told: a status, a small JSON object, and when to come back.
 
+use super::waiting::Format;
 use crate::plugin::HandshakeReply;
 use crate::telemetry::Answer;
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -26,10 +28,24 @@ pub fn stored(id: Uuid, answer: Answer) -> Response {
 
 /// The answer to a handshake, as the plugin has it.
 pub fn shaken(reply: HandshakeReply) -> Response {
-    let mut response = Response::new(Body::from(reply.body));
+    written(reply.status, reply.headers, reply.body)
+}
+
+/// An answer that a plugin has written.
+pub fn written(status: u16, headers: HeaderMap, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
     // The plugin's compiler lets nothing else pass than 200 to 299.
-    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
-    *response.headers_mut() = reply.headers;
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A runner's answer: of its head, nothing is handed on but how the body is written.
+pub fn handed_on(format: Format, body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, format.into());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -45,9 +61,13 @@ pub fn status(answer: Answer) -> StatusCode {
         Answer::NotSynced | Answer::Busy | Answer::SpoolFull | Answer::SpoolFailed | Answer::Uncaptured => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        Answer::Accepted | Answer::Duplicate | Answer::Requeued | Answer::Handshake | Answer::Panicked => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        Answer::Accepted
+        | Answer::Duplicate
+        | Answer::Requeued
+        | Answer::Answered
+        | Answer::Default
+        | Answer::Handshake
+        | Answer::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

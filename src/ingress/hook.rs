@@ -3,6 +3,7 @@
 use super::body::{self, BodyError, Declared};
 use super::handshake::{Uncaptured, capture};
 use super::judge::{self, Judged, Refused, judge, to_store};
+use super::reply::Reply;
 use super::{Peer, State, answer, client_address, now_millis, request_id};
 use crate::log::convert::{self, About, Passed};
 use crate::log::mask::Mask;
@@ -40,8 +41,8 @@ struct Seen {
 
 /// What became of a request that is not refused.
 enum Taken {
-    /// It is on disk.
-    Stored(Uuid, Answer),
+    /// It is on disk, and the plugin may have a say in the answer.
+    Stored(Uuid, Answer, Option<Reply>),
     /// It was a handshake.
     Shaken(HandshakeReply),
 }
@@ -54,12 +55,21 @@ pub async fn handle(state: Arc<State>, token: String, request: Request<Body>) ->
     let outcome = outcome.unwrap_or_else(|_| Err(Refused(Answer::Panicked, "internal error".to_owned())));
     let plugin = seen.route.as_ref().map_or(&state.no_plugin, |route: &Arc<Route>| route.plugin_name());
     match outcome {
-        Ok(Taken::Stored(id, how)) => {
+        Ok(Taken::Stored(id, Answer::Accepted, Some(reply))) => {
+            let (plugin, stored) = (plugin.clone(), started.elapsed());
+            // It may wait for seconds, and not hold what takes memory meanwhile.
+            drop(seen);
+            let (how, response) = reply.answer(&state.spool, id, started).await;
+            state.metrics.request(&plugin, how, stored);
+            response
+        }
+        Ok(Taken::Stored(id, how, reply)) => {
             state.metrics.request(plugin, how, started.elapsed());
             if how != Answer::Accepted {
-                seen.pass(&state, Outcome::Duplicate, (how, 200), started, repeats(&state, id, how));
+                let status = reply.as_ref().map_or(200, Reply::status);
+                seen.pass(&state, Outcome::Duplicate, (how, status), started, repeats(&state, id, how));
             }
-            answer::stored(id, how)
+            reply.map_or_else(|| answer::stored(id, how), Reply::again)
         }
         Ok(Taken::Shaken(reply)) => {
             state.metrics.request(plugin, Answer::Handshake, started.elapsed());
@@ -120,6 +130,7 @@ impl Seen {
                 after_millis: u64::try_from(elapsed).ok(),
                 reason: format!("{how:?}"),
                 message: said.message.map(str::to_owned),
+                ..model::Answer::default()
             },
             verification: self.verification.clone(),
             note: (!notes.is_empty()).then(|| notes.join("; ")),
@@ -163,16 +174,19 @@ async fn take(
     if seen.verification.as_ref().is_some_and(|verification| verification.verified) {
         route.traffic().activity.note(now_millis());
     }
-    seen.delivery_id = match judged? {
-        Judged::Event { delivery_id } => delivery_id,
+    let (delivery_id, reply) = match judged? {
+        Judged::Event { delivery_id, reply } => (delivery_id, reply),
         Judged::Handshake(reply) => {
             let answer = shake(state, route, reply).await?;
             route.traffic().activity.note(now_millis());
             return Ok(answer);
         }
     };
+    seen.delivery_id = delivery_id;
 
     let id = request_id(route.uid(), seen.delivery_id.as_deref(), body);
+    // Before it is stored, because it may be matched and delivered before that is known here.
+    let reply = reply.map(|reply| Reply::plan(state, route, id, reply));
     let stored = to_store(route, id, seen.delivery_id.clone(), (parts, body), now_millis());
     let bytes = stored.body.len();
     let appended = match tokio::time::timeout(STORE_TIMEOUT, state.spool.append_begun(stored, started)).await {
@@ -187,7 +201,7 @@ async fn take(
     };
     state.health.spool_works(true);
     debug!(request = %id, namespace = &**route.namespace(), subscription = route.name(), bytes, ?how, "stored");
-    Ok(Taken::Stored(id, how))
+    Ok(Taken::Stored(id, how, reply))
 }
 
 /// Answers a handshake, once the secret that it brings is stored.

@@ -1,7 +1,7 @@
 //! What a request at a callback URL is, and whether it is taken: decided from the request, its route and the time alone.
 
 use crate::log::model::{MASK, Verification};
-use crate::plugin::{CallbackRequest, HandshakeReply, PublicKeys, Refusal, Secret};
+use crate::plugin::{CallbackReply, CallbackRequest, HandshakeReply, PublicKeys, Refusal, Secret};
 use crate::routes::Route;
 use crate::spool::Request as Stored;
 use crate::telemetry::Answer;
@@ -30,6 +30,8 @@ pub(super) enum Judged {
     Event {
         /// The external system's own id of the request, if it has one.
         delivery_id: Option<String>,
+        /// How the plugin wants it to be answered, if it has a wish.
+        reply: Option<CallbackReply>,
     },
 }
 
@@ -71,7 +73,11 @@ pub(super) fn judge(
         debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
         None
     });
-    Ok(Judged::Event { delivery_id: delivery_id.map(shorten) })
+    let reply = plugin.answer(&callback).unwrap_or_else(|error| {
+        debug!(subscription = %route.uid(), %error, "the request is answered as if the plugin had no answer");
+        None
+    });
+    Ok(Judged::Event { delivery_id: delivery_id.map(shorten), reply })
 }
 
 /// Nothing is believed that is not proven. Where the secret that would prove it is on its way, the sender is to come back.

@@ -15,6 +15,9 @@
 //! Then, and only then, the answer is 200 with `{"id": "<request id>"}`; a repetition also says `"duplicate": true`.
 //! Nothing here waits for the API server.
 //!
+//! Where the plugin has an answer of its own, that takes the place of this one, and where the plugin lets the sender wait, the
+//! answer of a runner takes the place of that (`reply.rs`). Neither comes before the request is on disk.
+//!
 //! A handshake of the plugin is no event: it is answered as the plugin says, before the sender is proven or after it, and
 //! is not stored. Where it brings a callback secret, the controller has stored that first.
 
@@ -30,9 +33,11 @@ mod pages;
 mod private;
 #[cfg(feature = "cli")]
 mod rehearsal;
+mod reply;
 mod server;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
@@ -42,6 +47,7 @@ pub use private::{private_router, probes};
 #[cfg(feature = "cli")]
 pub use rehearsal::{Rehearsal, rehearse};
 pub use server::{Limits, PeerCertificates, serve, serve_tls};
+pub use waiting::{Format, NoAnswer, RunnerAnswer, Ticket, Waiting, WaitingLimits};
 
 use crate::config;
 use crate::log::{Log, passing::Passing};
@@ -110,6 +116,7 @@ pub struct State {
     no_plugin: Arc<str>,
     controller: Controller,
     passing: Arc<Passing>,
+    waiting: Waiting,
     replica: Arc<str>,
     trusted_proxies: Vec<IpNet>,
 }
@@ -135,6 +142,7 @@ impl State {
             no_plugin: "".into(),
             controller: Controller::Absent,
             passing: Arc::default(),
+            waiting: Waiting::default(),
             replica: "0".into(),
             trusted_proxies: Vec::new(),
         }
@@ -149,6 +157,12 @@ impl State {
     /// Says which proxies are believed when they say from where a request comes; without it, none is.
     pub fn with_trusted_proxies(mut self, networks: &[IpNet]) -> Self {
         self.trusted_proxies = networks.to_vec();
+        self
+    }
+
+    /// Says where senders wait for what delivery hears of runners; without it, nobody is told anything there.
+    pub fn with_waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
         self
     }
 

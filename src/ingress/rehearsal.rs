@@ -40,10 +40,14 @@ pub fn rehearse(route: &Route, request: Request<Bytes>, now: u64) -> Rehearsal {
             answer::refused(Answer::Unverified, "the handshake brings another secret than the one that is known")
         }
         Ok(Judged::Handshake(reply)) => answer::shaken(reply),
-        Ok(Judged::Event { delivery_id }) => {
+        Ok(Judged::Event { delivery_id, reply }) => {
             let id = request_id(route.uid(), delivery_id.as_deref(), &body);
             stored = Some(to_store(route, id, delivery_id, (&parts, &body), now));
-            answer::stored(id, Answer::Accepted)
+            // No runner answers here.
+            match reply {
+                Some(reply) => answer::written(reply.status, reply.headers, reply.body),
+                None => answer::stored(id, Answer::Accepted),
+            }
         }
     };
     Rehearsal { answer: whole(response), verification, stored }

@@ -1,5 +1,6 @@
 //! The public router over a real spool.
 
+mod answers;
 mod handshakes;
 mod logged;
 

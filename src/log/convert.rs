@@ -56,15 +56,29 @@ pub fn stored(entry: &Entry, about: &About<'_>) -> Request {
                 .collect(),
             body: Some(body(&request.body, SHOWN, mask)),
         },
-        answer: Some(Answer {
-            status: 200,
-            after_millis: entry.answered_after.map(u64::from),
-            reason: "Accepted".to_owned(),
-            message: None,
-        }),
+        answer: Some(answer(entry, mask)),
         verification: Some(Verification { verified: true, message: None }),
         events: matched.map(|m| m.events.iter().map(|e| event(e, entry, mask)).collect()).unwrap_or_default(),
         note: note.map(|note| mask.text(note)),
+    }
+}
+
+fn answer(entry: &Entry, mask: &Mask) -> Answer {
+    match &entry.answered {
+        None => Answer {
+            status: 200,
+            after_millis: entry.answered_after.map(u64::from),
+            reason: "Accepted".to_owned(),
+            ..Answer::default()
+        },
+        Some(answered) => Answer {
+            status: answered.status,
+            after_millis: Some(answered.after.into()),
+            reason: answered.reason.clone(),
+            message: None,
+            trigger: answered.trigger.clone(),
+            note: answered.note.as_deref().map(|note| mask.text(note)),
+        },
     }
 }
 

@@ -181,7 +181,7 @@ pub struct Body {
 }
 
 /// How a request was answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     /// HTTP status.
@@ -194,6 +194,12 @@ pub struct Answer {
     /// What the sender was told, if there was more to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The WorkflowTrigger whose runner gave the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Why no runner gave it, where the sender would have waited for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Whether the sender was proven.

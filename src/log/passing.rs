@@ -186,7 +186,7 @@ mod tests {
             head: &head,
             body: Some(&body),
             delivery_id: None,
-            answer: Answer { status: 401, after_millis: Some(1), reason: "Unverified".into(), message: None },
+            answer: Answer { status: 401, after_millis: Some(1), reason: "Unverified".into(), ..Answer::default() },
             verification: None,
             note: None,
         };

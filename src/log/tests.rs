@@ -95,7 +95,7 @@ impl Bench {
             head: &head,
             body: Some(b"{}"),
             delivery_id: None,
-            answer: Answer { status: 401, after_millis: Some(1), reason: "Unverified".into(), message: None },
+            answer: Answer { status: 401, after_millis: Some(1), reason: "Unverified".into(), ..Answer::default() },
             verification: None,
             note: None,
         };

@@ -1,6 +1,7 @@
 //! Requests by which an external system makes sure of a callback URL, and their answers.
 
 use super::Plugin;
+use super::answer::WrittenAnswer;
 use super::captures::secret;
 use super::cel::value::{null, string};
 use super::cel::{Expression, Variables};
@@ -10,9 +11,7 @@ use super::secret::Secret;
 use super::verification::{Verifier, sign};
 use crate::api::{HmacAlgorithm, HmacKey, SignatureEncoding};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
+use http::HeaderMap;
 use std::fmt;
 
 /// Largest body of a handshake, in bytes: what is larger is read only after its sender is proven.
@@ -28,9 +27,7 @@ pub(crate) struct Handshake {
     pub(crate) verified: bool,
     pub(crate) secret: Option<Expression>,
     pub(crate) hmac: Option<HandshakeHmac>,
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(HeaderName, Expression)>,
-    pub(crate) body: Option<Expression>,
+    pub(crate) answer: WrittenAnswer,
 }
 
 /// An HMAC in the answer.
@@ -70,9 +67,8 @@ impl fmt::Debug for HandshakeReply {
 impl Handshake {
     /// The expressions of the handshake.
     pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
-        let headers = self.headers.iter().map(|(_, expression)| expression);
         let of = self.hmac.as_ref().map(|hmac| &hmac.of);
-        [&self.when].into_iter().chain(&self.secret).chain(of).chain(headers).chain(&self.body)
+        [&self.when].into_iter().chain(&self.secret).chain(of).chain(self.answer.expressions())
     }
 
     /// `secret` is the one that an HMAC is made with.
@@ -89,27 +85,9 @@ impl Handshake {
     }
 
     fn answer(&self, variables: &Variables<'_>) -> Result<HandshakeReply, EvalError> {
-        let mut headers = HeaderMap::new();
-        // What a sender has sent comes back to it; no browser may take it for a page.
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let body = match &self.body {
-            None => Bytes::new(),
-            Some(expression) => {
-                let (kind, body) = match expression.json(variables)? {
-                    Value::String(text) => ("text/plain; charset=utf-8", text),
-                    json => ("application/json", json.to_string()),
-                };
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-                body.into()
-            }
-        };
-        for (name, expression) in &self.headers {
-            let value = HeaderValue::from_str(&expression.text(variables)?);
-            let value = value.map_err(|_| EvalError::new(expression.field(), "is no header value"))?;
-            headers.insert(name.clone(), value);
-        }
+        let (headers, body) = self.answer.make(variables)?;
         let secret = self.secret.as_ref().map(|expression| secret(expression, variables)).transpose()?;
-        Ok(HandshakeReply { verified: self.verified, secret, status: self.status, headers, body })
+        Ok(HandshakeReply { verified: self.verified, secret, status: self.answer.status, headers, body })
     }
 }
 

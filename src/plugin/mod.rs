@@ -3,6 +3,7 @@
 //! Everything that differs between external systems is in the resource; this module gives it a meaning. It does no
 //! I/O and has no clock: calls are values that somebody else carries out, and requests are handed in.
 
+mod answer;
 mod call;
 mod captures;
 mod cel;
@@ -31,6 +32,7 @@ mod webhook;
 #[cfg(test)]
 mod tests;
 
+pub use answer::CallbackReply;
 pub use call::HttpCall;
 pub use captures::{Captured, CapturedAfter, Found};
 pub use context::{CallContext, Credentials, WebhookRef};
@@ -53,6 +55,7 @@ pub use trigger::{SubscriptionInfo, Trigger};
 pub use verification::KeySet;
 pub use webhook::WebhookReading;
 
+use answer::Answering;
 use call::ApiKey;
 use cel::Expression;
 use event::EventKind;
@@ -103,6 +106,7 @@ struct Callback {
     event: Expression,
     item_id: Option<Expression>,
     delivery_id: Option<Expression>,
+    answer: Option<Answering>,
 }
 
 impl Plugin {

@@ -13,7 +13,7 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::record::{Attempt, DeliveryKey, Entry, Matched, Next, ReplayLine, Replayed, Request};
+use super::record::{Answered, Attempt, DeliveryKey, Entry, Matched, Next, ReplayLine, Replayed, Request};
 
 /// Bytes before the content of a frame.
 pub const HEAD: usize = 16;
@@ -36,6 +36,8 @@ pub enum Kind {
     Requeue = 5,
     /// A [`ReplayRecord`].
     Replay = 6,
+    /// An [`AnswerRecord`].
+    Answer = 7,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             4 => Self::Ended,
             5 => Self::Requeue,
             6 => Self::Replay,
+            7 => Self::Answer,
             _ => return None,
         })
     }
@@ -92,6 +95,14 @@ pub struct ReplayRecord {
     pub request: Uuid,
     pub replayed: Replayed,
     pub lines: Vec<ReplayLine>,
+}
+
+/// How the sender of the request was answered, where that is not as usual.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AnswerRecord {
+    pub request: Uuid,
+    pub at: u64,
+    pub answered: Answered,
 }
 
 /// A record on its way to the disk.

@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::{
     Limits, Usage,
     books::{Account, Books, MIN_CHARGE},
-    frame::{EndedRecord, ReplayRecord, RequeueRecord},
+    frame::{AnswerRecord, EndedRecord, ReplayRecord, RequeueRecord},
     record::{
-        ATTEMPTS_KEPT, Delivery, DeliveryKey, DeliveryState, Entry, Matched, Next, PendingDelivery, Request, Status,
-        Summary, cut,
+        ATTEMPTS_KEPT, Answered, Delivery, DeliveryKey, DeliveryState, Entry, Matched, Next, PendingDelivery, Request,
+        Status, Summary, cut,
     },
     segment::{Loc, Segment},
 };
@@ -58,6 +58,8 @@ pub struct Slot {
     pub dead: Option<Box<str>>,
     /// See [`Entry::answered_after`].
     pub answered_after: Option<u32>,
+    /// See [`Entry::answered`].
+    pub answered: Option<Box<Answered>>,
     pub lines: Vec<Line>,
 }
 
@@ -80,6 +82,7 @@ impl Slot {
             matched: false,
             dead: None,
             answered_after: None,
+            answered: None,
             lines: Vec::new(),
         }
     }
@@ -90,6 +93,7 @@ impl Slot {
         slot.matched = entry.matched.is_some();
         slot.dead = entry.dead.map(Into::into);
         slot.answered_after = entry.answered_after;
+        slot.answered = entry.answered;
         let line = |d: Delivery| Line::new(d.key.item, d.key.trigger, d.state);
         slot.lines = entry.deliveries.into_iter().map(line).collect();
         (slot, entry.request)
@@ -211,6 +215,7 @@ pub enum Change {
     Ended(EndedRecord),
     Requeue(RequeueRecord),
     Replay(ReplayRecord),
+    Answer(AnswerRecord),
 }
 
 impl Change {
@@ -224,6 +229,7 @@ impl Change {
             Self::Ended(ended) => ended.request,
             Self::Requeue(requeue) => requeue.request,
             Self::Replay(replay) => replay.request,
+            Self::Answer(answer) => answer.request,
         }
     }
 
@@ -326,6 +332,10 @@ impl Index {
             }),
             Change::Requeue(r) => self.requeue(&r, bytes),
             Change::Replay(r) => self.replay(&r, loc),
+            Change::Answer(r) => self.update(r.request, |slot| {
+                slot.answered = Some(Box::new(r.answered));
+                (bytes, r.at)
+            }),
         }
     }
 

@@ -53,13 +53,13 @@ pub use self::{
     error::{AppendError, OpenError, SpoolError},
     limits::{Limits, SubscriptionUsage, Usage},
     record::{
-        ANSWER_KEPT, ATTEMPTS_KEPT, Appended, Attempt, Changed, Delivery, DeliveryEvent, DeliveryKey, DeliveryState,
-        Entry, EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, Status, Summary,
-        TriggerOutcome,
+        ANSWER_KEPT, ATTEMPTS_KEPT, Answered, Appended, Attempt, Changed, Delivery, DeliveryEvent, DeliveryKey,
+        DeliveryState, Entry, EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, Status,
+        Summary, TriggerOutcome,
     },
 };
 use self::{
-    frame::{AttemptRecord, EndedRecord, Frame, Kind, MatchRecord, ReplayRecord, RequeueRecord},
+    frame::{AnswerRecord, AttemptRecord, EndedRecord, Frame, Kind, MatchRecord, ReplayRecord, RequeueRecord},
     index::{Change, Index, Received},
     writer::{Op, Writer},
 };
@@ -174,6 +174,14 @@ impl Spool {
         }
         let received = Received { request, number, begun };
         self.ask(|answer| Op::Append(received, frame, answer)).await.unwrap_or(Err(AppendError::Stopped))
+    }
+
+    /// Notes at `now` how the sender of a request was answered, if not at once and as usual. It is for the log alone, so
+    /// nobody waits for the disk, and it is left out if the writer has more to do than it can.
+    pub fn note_answer(&self, request: Uuid, answered: Answered, now: u64) {
+        if let Some(ops) = &self.inner.ops {
+            let _ = ops.try_send(Op::Answered(AnswerRecord { request, at: now, answered }));
+        }
     }
 
     /// Waits for a request that is to be matched. Each is handed out once in the life of the process,

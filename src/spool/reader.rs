@@ -9,7 +9,7 @@ use super::{
     Shared, SpoolError,
     frame::{AttemptRecord, MatchRecord, ReplayRecord},
     index::Index,
-    record::{ATTEMPTS_KEPT, Delivery, Entry, ReplayLine},
+    record::{ATTEMPTS_KEPT, Answered, Delivery, Entry, ReplayLine},
     segment::{Loc, Segment},
 };
 
@@ -25,6 +25,7 @@ struct Plan {
     since: u64,
     touched: u64,
     answered_after: Option<u32>,
+    answered: Option<Box<Answered>>,
     number: u64,
 }
 
@@ -53,6 +54,7 @@ fn plan(index: &Index, id: Uuid) -> Option<Plan> {
         since: slot.since(),
         touched: slot.touched(),
         answered_after: slot.answered_after,
+        answered: slot.answered.clone(),
         number: slot.number(),
     })
 }
@@ -120,7 +122,7 @@ fn read(plan: Plan) -> Result<Option<Entry>, SpoolError> {
         entry.deliveries.push(delivery);
     }
     (entry.dead, entry.since, entry.touched) = (plan.dead, plan.since, plan.touched);
-    entry.answered_after = plan.answered_after;
+    (entry.answered_after, entry.answered) = (plan.answered_after, plan.answered);
     entry.number = plan.number;
     Ok(Some(entry))
 }

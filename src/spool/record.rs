@@ -41,6 +41,23 @@ pub struct Request {
     pub body: Bytes,
 }
 
+/// How the sender of a request was answered that was not told at once that it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// HTTP status.
+    pub status: u16,
+    /// Milliseconds from the beginning of the request.
+    pub after: u32,
+    /// What sort of answer it was, in one word.
+    pub reason: String,
+    /// Name of the trigger whose runner gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Why no runner gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 /// What [`append`](super::Spool::append) did with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -262,6 +279,9 @@ pub struct Entry {
     /// known: a crash came before the match, or an earlier version stored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_after: Option<u32>,
+    /// How it was answered, if not at once and as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Box<Answered>>,
     /// Its number in the order of receipt; 0 in what was written before requests had one.
     #[serde(default)]
     pub number: u64,

@@ -149,5 +149,6 @@ fn change(found: &Found, content: &[u8]) -> Result<Change, serde_json::Error> {
         Kind::Ended => Change::Ended(serde_json::from_slice(meta)?),
         Kind::Requeue => Change::Requeue(serde_json::from_slice(meta)?),
         Kind::Replay => Change::Replay(serde_json::from_slice(meta)?),
+        Kind::Answer => Change::Answer(serde_json::from_slice(meta)?),
     })
 }

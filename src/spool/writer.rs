@@ -16,7 +16,7 @@ use super::{
     AppendError, Appended, PendingDelivery, Shared, SpoolError,
     books::MIN_CHARGE,
     files::Files,
-    frame::{EndedRecord, Frame, Kind, ReplayRecord, RequeueRecord},
+    frame::{AnswerRecord, EndedRecord, Frame, Kind, ReplayRecord, RequeueRecord},
     index::{Change, Index, Part, Received},
     record::{Changed, DeliveryKey, DeliveryState},
 };
@@ -37,6 +37,8 @@ pub enum Op {
     Requeue(RequeueRecord, Answer<bool, SpoolError>),
     Replay(ReplayRecord, Answer<Vec<DeliveryKey>, SpoolError>),
     End(EndedRecord, Answer<(), SpoolError>),
+    /// Nobody waits for this one.
+    Answered(AnswerRecord),
     Sweep(u64, Answer<(), SpoolError>),
 }
 
@@ -252,6 +254,13 @@ impl Batch {
             Op::End(record, answer) => {
                 self.end(record);
                 self.replies.push(Reply::Attempt(answer));
+            }
+            Op::Answered(record) => {
+                // The request is durable before it is answered; by now it may be forgotten.
+                if index.slots.contains_key(&record.request) {
+                    let frame = Frame::new(Kind::Answer, &record);
+                    self.push(frame, Change::Answer(record));
+                }
             }
             Op::Sweep(..) => unreachable!("the caller handles it between two batches"),
         }

@@ -63,12 +63,12 @@ impl Place {
 fn life(headers: &HeaderMap) -> Duration {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let directives = text(CACHE_CONTROL).unwrap_or_default().split(',').map(str::trim);
-    let max_age = directives.filter_map(|directive| {
+    let mut max_age = directives.filter_map(|directive| {
         let (name, value) = directive.split_once('=')?;
         name.eq_ignore_ascii_case("max-age").then(|| value.trim_matches('"').parse::<u64>().ok())?
     });
     let age = text(AGE).and_then(|age| age.trim().parse().ok()).unwrap_or(0);
-    max_age.last().map_or(USUAL, |seconds| Duration::from_secs(seconds.saturating_sub(age)).clamp(SHORTEST, LONGEST))
+    max_age.next_back().map_or(USUAL, |seconds| Duration::from_secs(seconds.saturating_sub(age)).clamp(SHORTEST, LONGEST))
 }
 
 #[cfg(test)]

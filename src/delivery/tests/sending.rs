@@ -34,6 +34,7 @@ struct Bench {
     dir: TempDir,
     routes: Handle,
     spool: Spool,
+    waiting: Waiting,
     end: CancellationToken,
 }
 
@@ -41,7 +42,7 @@ impl Bench {
     fn new(routes: Handle) -> Self {
         let dir = TempDir::new().unwrap();
         let spool = Spool::open(dir.path(), Default::default()).unwrap();
-        Self { dir, routes, spool, end: CancellationToken::new() }
+        Self { dir, routes, spool, waiting: Waiting::default(), end: CancellationToken::new() }
     }
 
     fn context(&self, allowed: &[&str]) -> Context {
@@ -55,6 +56,7 @@ impl Bench {
             controller: crate::ingress::Controller::Absent,
             metrics: Metrics::new(),
             health: Health::default(),
+            waiting: self.waiting.clone(),
         }
     }
 
@@ -322,7 +324,7 @@ async fn the_order_outlives_a_restart_and_matches_that_overtake_each_other() {
     }
     drop(spool);
     let spool = Spool::open(dir.path(), Default::default()).unwrap();
-    let bench = Bench { dir, routes, spool, end: CancellationToken::new() };
+    let bench = Bench { dir, routes, spool, waiting: Waiting::default(), end: CancellationToken::new() };
     bench.start();
     until(|| refs(&runner, "/ordered").len() == 20).await;
     assert_eq!(refs(&runner, "/ordered"), (0..20).collect::<Vec<_>>());
@@ -387,7 +389,7 @@ async fn what_was_pending_goes_on_after_a_restart() {
     drop((spool, stored));
 
     let spool = Spool::open(dir.path(), Default::default()).unwrap();
-    let bench = Bench { dir, routes, spool, end: CancellationToken::new() };
+    let bench = Bench { dir, routes, spool, waiting: Waiting::default(), end: CancellationToken::new() };
     let running = start(bench.context(&["127.0.0.0/8"]), bench.end.clone()).unwrap();
     bench.settled(request.id, Status::Finished).await;
     assert_eq!(runner.requests.lock().unwrap()[0].1["ce-deliveryattempt"], "2");
@@ -431,4 +433,52 @@ async fn an_event_waits_for_the_secrets_of_its_runner() {
     assert_eq!(refused.error.unwrap(), "HTTP 400: not for [redacted], ([redacted])");
     let recorded = format!("{:?}", bench.spool.entry(request.id).unwrap());
     assert!(!recorded.contains("hunter2"), "{recorded}");
+}
+
+fn answering(mut trigger: Trigger) -> Trigger {
+    trigger.spec.delivery.answer = true;
+    trigger
+}
+
+#[tokio::test]
+async fn the_first_attempts_answer_is_handed_to_who_waits_for_it() {
+    let ((runner, address), (_other, elsewhere)) = (runner().await, runner().await);
+    // The other one answers too, and has not been asked.
+    let bench = Bench::new(routes([answering(to(address, 1)), to(elsewhere, 2)]));
+    bench.start();
+    let told = async |n: &str, answers: Vec<(StatusCode, &'static str)>| {
+        *runner.answers.lock().unwrap() = answers;
+        let request = request(1, "push", &format!(r#"{{"n": {n}}}"#));
+        let ticket = bench.waiting.enter(request.id, request.subscription).unwrap();
+        bench.spool.append(request).await.unwrap();
+        ticket.wait((Instant::now() + Duration::from_secs(10)).into()).await
+    };
+    let ok = |body| vec![(StatusCode::CREATED, body)];
+    let answer = told("1", ok("hello")).await.unwrap();
+    assert_eq!((answer.trigger.as_str(), answer.format), ("trigger-1", crate::ingress::Format::Text));
+    assert_eq!(answer.body, "hello");
+    let unusable = told("2", ok("")).await.unwrap_err();
+    assert_eq!(unusable, NoAnswer::Unusable("trigger-1".to_owned(), "is empty"));
+    let failed = vec![(StatusCode::INTERNAL_SERVER_ERROR, "no")];
+    assert_eq!(told("3", failed).await.unwrap_err(), NoAnswer::Failed("trigger-1".to_owned()));
+
+    // No trigger that answers fires.
+    bench.routes.update(|index| index.apply_trigger(to(address, 1)));
+    assert_eq!(told("4", ok("hello")).await.unwrap_err(), NoAnswer::NotFired);
+}
+
+#[tokio::test]
+async fn a_runner_that_is_left_alone_keeps_nobody_waiting() {
+    let bench = Bench::new(routes([answering(trigger(1, "sub-1"))]));
+    bench.start();
+    let mut told = Vec::new();
+    for n in 0..12 {
+        let request = request(1, "push", &format!(r#"{{"n": {n}}}"#));
+        let ticket = bench.waiting.enter(request.id, request.subscription).unwrap();
+        bench.spool.append(request).await.unwrap();
+        told.push(ticket.wait((Instant::now() + Duration::from_secs(10)).into()).await.unwrap_err());
+    }
+    let failed = NoAnswer::Failed("trigger-1".to_owned());
+    assert_eq!(told[0], failed, "{told:?}");
+    assert_eq!(told[11], NoAnswer::Resting("trigger-1".to_owned()));
 }

@@ -1,5 +1,6 @@
 //! `spec.callback`.
 
+use super::super::answer::{Answering, WrittenAnswer};
 use super::super::cel::{Expression, Scope};
 use super::super::handshake::{Handshake, HandshakeHmac};
 use super::super::verification::{self, Verifier};
@@ -8,6 +9,11 @@ use super::{Compiler, Taken, request_scope};
 use crate::api;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// How long a sender may have to wait for a runner. Who waits longer than the longest has given up.
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(10);
 
 impl verification::Compile for Compiler<'_> {
     fn expression(&mut self, field: &str, source: &str, scope: &Scope) -> Expression {
@@ -45,6 +51,7 @@ impl Compiler<'_> {
             event: self.expression("spec.callback.event", &callback.event, &item),
             item_id: self.optional("spec.callback.itemID", callback.item_id.as_ref(), &item),
             delivery_id: self.optional("spec.callback.deliveryID", callback.delivery_id.as_ref(), &request),
+            answer: callback.answer.as_ref().map(|answer| self.answering(answer)),
         }
     }
 
@@ -61,14 +68,7 @@ impl Compiler<'_> {
 
     fn handshake(&mut self, at: usize, handshake: &api::Handshake) -> Handshake {
         let field = format!("spec.callback.handshakes[{at}]");
-        let (request, answer) = (request_scope(), &handshake.answer);
-        if !(200..300).contains(&answer.status) {
-            self.mistake(format!("{field}.answer.status"), format!("{} is not from 200 to 299", answer.status));
-        }
-        if matches!(answer.status, 204 | 205) && answer.body.is_some() {
-            let problem = format!("an answer with status {} has no body; leave one of them out", answer.status);
-            self.mistake(format!("{field}.answer.body"), problem);
-        }
+        let request = request_scope();
         let secret = self.optional(&format!("{field}.secret"), handshake.secret.as_ref(), &request);
         if handshake.hmac.is_some() && secret.is_some() {
             let problem =
@@ -88,9 +88,35 @@ impl Compiler<'_> {
             verified: handshake.verified,
             secret: secret.map(|secret| secret.confidential()),
             hmac,
+            answer: self.written(&format!("{field}.answer"), &handshake.answer, &request),
+        }
+    }
+
+    fn answering(&mut self, answer: &api::CallbackAnswer) -> Answering {
+        let (field, request) = ("spec.callback.answer", request_scope());
+        let deadline = answer.deadline.map(Duration::from);
+        if deadline.is_some_and(|deadline| !DEADLINES.contains(&deadline)) {
+            self.mistake(format!("{field}.deadline"), "is not from 100ms to 10s");
+        }
+        Answering {
+            when: self.optional(&format!("{field}.when"), answer.when.as_ref(), &request),
+            deadline,
+            default: self.written(&format!("{field}.default"), &answer.default, &request),
+        }
+    }
+
+    fn written(&mut self, field: &str, answer: &api::PluginAnswer, scope: &Scope) -> WrittenAnswer {
+        if !(200..300).contains(&answer.status) {
+            self.mistake(format!("{field}.status"), format!("{} is not from 200 to 299", answer.status));
+        }
+        if matches!(answer.status, 204 | 205) && answer.body.is_some() {
+            let problem = format!("an answer with status {} has no body; leave one of them out", answer.status);
+            self.mistake(format!("{field}.body"), problem);
+        }
+        WrittenAnswer {
             status: answer.status,
-            headers: self.headers(&format!("{field}.answer.headers"), &answer.headers, &request, &Taken::default()),
-            body: self.optional(&format!("{field}.answer.body"), answer.body.as_ref(), &request),
+            headers: self.headers(&format!("{field}.headers"), &answer.headers, scope, &Taken::default()),
+            body: self.optional(&format!("{field}.body"), answer.body.as_ref(), scope),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tests of the whole engine: specs in, calls, events and refusals out.
 
+mod answers;
 mod calls;
 mod captures;
 mod catalogue;

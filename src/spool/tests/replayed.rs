@@ -202,3 +202,39 @@ async fn a_namespace_has_its_subscriptions_as_long_as_there_are_requests() {
     spool.sweep(NOW + 11 * HOUR).await.unwrap();
     assert!(names(&spool, "team-a").is_empty());
 }
+
+#[tokio::test]
+async fn how_a_request_was_answered_outlives_a_restart_and_a_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let key = pend(&spool, request(1, 1, 100)).await;
+    let answered = Answered {
+        status: 200,
+        after: 1234,
+        reason: "Answered".into(),
+        trigger: Some("deploy".into()),
+        note: Some("of no use".into()),
+    };
+    spool.note_answer(key.request, answered.clone(), NOW + 3);
+    // Of a request that is not there, nothing is kept.
+    spool.note_answer(Uuid::nil(), answered.clone(), NOW + 3);
+    spool.sweep(NOW + 4).await.unwrap();
+    let check = |spool: &Spool| {
+        let entry = spool.entry(key.request).unwrap().unwrap();
+        assert_eq!(entry.answered.as_deref(), Some(&answered));
+        assert_eq!((entry.touched, entry.deliveries.len()), (NOW + 3, 1));
+        assert!(entry.answered_after.is_some());
+    };
+    check(&spool);
+    drop(spool);
+    let spool = open(dir.path());
+    check(&spool);
+    for n in 0..400 {
+        let other = pend(&spool, request(2, 100 + n, 20_000)).await;
+        deliver(&spool, other, NOW + 100 + n).await;
+    }
+    assert!(spool.usage().evicted > 0);
+    check(&spool);
+    drop(spool);
+    check(&open(dir.path()));
+}

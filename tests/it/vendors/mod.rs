@@ -2,6 +2,7 @@
 //! (`tests/harness/src/vendor`): each test installs the plugin beside it and tells the story from `kubectl apply` to
 //! `kubectl delete`.
 
+mod answers;
 mod compiles;
 mod encodings;
 mod exclusive;

@@ -22,7 +22,10 @@ pub fn of_the_catalogue(vendor: &str) -> Result<Value> {
     plugin["metadata"]["name"] = json!(format!("vendor-{vendor}"));
     let spec = &mut plugin["spec"];
     let origins: Vec<String> = serde_json::from_value(spec["allowedOrigins"].take())?;
+    // The documentation may be at one of the origins, and stays there.
+    let documentation = spec["documentationURL"].take();
     redirect(spec, &origins);
+    spec["documentationURL"] = documentation;
     spec["allowedOrigins"] = json!([BASE]);
     if spec["parameters"].is_null() {
         spec["parameters"] = json!({"type": "object", "properties": {}});

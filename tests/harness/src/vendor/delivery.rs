@@ -6,7 +6,6 @@ use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
-use std::collections::BTreeMap;
 
 /// A call to a callback URL.
 #[derive(Debug, Clone)]
@@ -59,10 +58,10 @@ impl Delivery {
     }
 
     /// A POST with a form.
-    pub fn form(url: impl Into<String>, fields: &BTreeMap<&str, &str>) -> Delivery {
+    pub fn form(url: impl Into<String>, fields: &[(&str, &str)]) -> Delivery {
         let mut delivery = Delivery::empty(url).header("content-type", "application/x-www-form-urlencoded");
-        let mut form = reqwest::Url::parse("http://form.invalid").expect("a URL");
-        form.query_pairs_mut().extend_pairs(fields);
+        // A query is written in the same way.
+        let form = reqwest::Url::parse_with_params("http://form.invalid/", fields).expect("a URL with a query");
         delivery.body = form.query().unwrap_or_default().to_owned().into();
         delivery
     }

@@ -73,7 +73,7 @@ impl Vendor for Twilio {
         let mut signed = webhook.url.clone();
         fields.iter().for_each(|(name, value)| signed.extend([*name, *value]));
         let signature = Delivery::empty("").hmac_after(&signed, webhook.secret.as_bytes());
-        Delivery::form(&webhook.url, &fields)
+        Delivery::form(&webhook.url, &fields.into_iter().collect::<Vec<_>>())
             .header("i-twilio-idempotency-token", format!("token-{number}"))
             .header("x-twilio-webhooks-signature-settings", "key=SK1,algorithm=HMAC_SHA256")
             .header("x-twilio-signature", base64::engine::general_purpose::STANDARD.encode(signature))
