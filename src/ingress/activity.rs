@@ -84,8 +84,7 @@ impl Outbox {
             let told = self.away_from(&away, interval, now);
             // One that is still missed when the controller could not be told is missed again.
             let missed_keys = routes.take_missed_keys();
-            let report =
-                Report { requests: Vec::new(), triggers: self.untold.clone(), gone, away: told, missed_keys };
+            let report = Report { requests: Vec::new(), triggers: self.untold.clone(), gone, away: told, missed_keys };
             if report == Report::default() {
                 return;
             }

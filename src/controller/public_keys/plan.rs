@@ -68,7 +68,9 @@ fn life(headers: &HeaderMap) -> Duration {
         name.eq_ignore_ascii_case("max-age").then(|| value.trim_matches('"').parse::<u64>().ok())?
     });
     let age = text(AGE).and_then(|age| age.trim().parse().ok()).unwrap_or(0);
-    max_age.next_back().map_or(USUAL, |seconds| Duration::from_secs(seconds.saturating_sub(age)).clamp(SHORTEST, LONGEST))
+    max_age
+        .next_back()
+        .map_or(USUAL, |seconds| Duration::from_secs(seconds.saturating_sub(age)).clamp(SHORTEST, LONGEST))
 }
 
 #[cfg(test)]

@@ -378,8 +378,11 @@ fn noise_is_refused() {
         }
         state = state.wrapping_add(0x9e37_79b9).rotate_left(7);
         let text = String::from_utf8_lossy(&text).into_owned();
-        let token =
-            if state.is_multiple_of(3) { text } else { format!("{}.{}.{}", HS256[0], URL_SAFE_NO_PAD.encode(&text), HS256[1]) };
+        let token = if state.is_multiple_of(3) {
+            text
+        } else {
+            format!("{}.{}.{}", HS256[0], URL_SAFE_NO_PAD.encode(&text), HS256[1])
+        };
         assert!(ask(&plugin, &token, HS256_KEY, TIME).is_err(), "{token}");
     }
 }

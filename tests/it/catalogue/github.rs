@@ -30,8 +30,10 @@ struct Seen {
     parameters: BTreeSet<String>,
 }
 
+type Headers = Vec<(String, String)>;
+
 /// A payload as GitHub sends it, in JSON and in a form.
-fn requests(event: &str, payload: &Value) -> Vec<(Vec<(String, String)>, Vec<u8>)> {
+fn requests(event: &str, payload: &Value) -> Vec<(Headers, Vec<u8>)> {
     let json = payload.to_string();
     let form = url::form_urlencoded::Serializer::new(String::new()).append_pair("payload", &json).finish();
     [("application/json", json), ("application/x-www-form-urlencoded", form)]
