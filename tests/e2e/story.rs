@@ -31,7 +31,7 @@ async fn the_api_server_asks_the_controller(team: &Team) -> Result<()> {
 }
 
 /// The most bytes that the image may have as a registry keeps and sends it, and unpacked.
-const IMAGE_LIMITS: (u64, u64) = (15_000_000, 30_000_000);
+const IMAGE_LIMITS: (u64, u64) = (15_000_000, 25_000_000);
 
 #[tokio::test]
 async fn a_push_runs_a_workflow_and_nothing_is_left_in_the_end() -> Result<()> {
