@@ -19,6 +19,23 @@ fn later(request: Uuid) -> (ReplayLine, DeliveryKey) {
     (ReplayLine { item: 0, trigger, added: Some(outcome) }, DeliveryKey { request, item: 0, trigger })
 }
 
+/// Checks a spool, and again after a restart, after a move and after another restart.
+async fn stays(dir: &Path, spool: Spool, check: impl Fn(&Spool)) {
+    check(&spool);
+    drop(spool);
+    let spool = open(dir);
+    check(&spool);
+    // So much comes after it that its segment is emptied.
+    for n in 0..400 {
+        let other = pend(&spool, request(2, 100 + n, 20_000)).await;
+        deliver(&spool, other, NOW + 100 + n).await;
+    }
+    assert!(spool.usage().evicted > 0);
+    check(&spool);
+    drop(spool);
+    check(&open(dir));
+}
+
 #[tokio::test]
 async fn a_replay_outlives_a_restart_and_a_move() {
     let dir = tempfile::tempdir().unwrap();
@@ -50,19 +67,7 @@ async fn a_replay_outlives_a_restart_and_a_move() {
         assert_eq!(spool.event(&added_key).unwrap().unwrap().trigger.workflow, "deploy");
         assert_eq!(spool.pending().iter().map(|p| p.key).collect::<Vec<_>>(), [key]);
     };
-    check(&spool);
-    drop(spool);
-    let spool = open(dir.path());
-    check(&spool);
-    // So much comes after it that its segment is emptied.
-    for n in 0..400 {
-        let other = pend(&spool, request(2, 100 + n, 20_000)).await;
-        deliver(&spool, other, NOW + 100 + n).await;
-    }
-    assert!(spool.usage().evicted > 0);
-    check(&spool);
-    drop(spool);
-    check(&open(dir.path()));
+    stays(dir.path(), spool, check).await;
 }
 
 #[tokio::test]
@@ -225,16 +230,5 @@ async fn how_a_request_was_answered_outlives_a_restart_and_a_move() {
         assert_eq!((entry.touched, entry.deliveries.len()), (NOW + 3, 1));
         assert!(entry.answered_after.is_some());
     };
-    check(&spool);
-    drop(spool);
-    let spool = open(dir.path());
-    check(&spool);
-    for n in 0..400 {
-        let other = pend(&spool, request(2, 100 + n, 20_000)).await;
-        deliver(&spool, other, NOW + 100 + n).await;
-    }
-    assert!(spool.usage().evicted > 0);
-    check(&spool);
-    drop(spool);
-    check(&open(dir.path()));
+    stays(dir.path(), spool, check).await;
 }

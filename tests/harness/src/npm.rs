@@ -2,11 +2,36 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::build::say;
+
+/// Gives a question to a program beside its packages, as [`install`] puts them, on its standard input; returns its answer.
+///
+/// # Errors
+/// Node.js is missing, a package cannot be installed, the program fails, or its answer is no such JSON.
+pub async fn ask<T: DeserializeOwned>(name: &'static str, program: &'static str, question: &Value) -> Result<T> {
+    let folder = install(name, program).await?;
+    let mut process = tokio::process::Command::new("node")
+        .arg(program)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("node cannot be started; Node.js is needed for this test")?;
+    let mut stdin = process.stdin.take().context("a pipe")?;
+    stdin.write_all(question.to_string().as_bytes()).await?;
+    drop(stdin);
+    let output = process.wait_with_output().await?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
 
 /// Installs the packages of `tests/cluster/NAME` into `target/cluster/NAME`, once for each version of the lock file, and
 /// puts the program beside them. Returns the folder.
