@@ -72,6 +72,7 @@ fn stored(request: &push::Request) -> Result<spool::Request> {
         method: "POST".to_owned(),
         query: String::new(),
         headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
+        sent: None,
         body: body.to_vec().into(),
     })
 }

@@ -1,5 +1,6 @@
 //! Events of a TriggerPlugin, and the building blocks that they share.
 
+use super::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,6 +75,35 @@ pub struct PluginEvent {
     /// Variables that the event hands to a workflow, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, Variable>,
+    /// A request with this event, for those who try a trigger with `bellhop send`. It is not signed; the id of its delivery
+    /// and its signature are made anew each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<EventSample>,
+}
+
+/// A request as the external system sends it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventSample {
+    /// HTTP method.
+    #[serde(default = "post")]
+    pub method: Method,
+    /// Headers: name to value, without those that prove the sender.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Query without the question mark.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub query: String,
+    /// The body, at most 64 KiB: a string is sent as it is, everything else as JSON, with the header `content-type` that
+    /// says so unless `headers` has another one. Left out: it is empty.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    #[schemars(schema_with = "super::schema::free_value")]
+    pub body: serde_json::Value,
+}
+
+fn post() -> Method {
+    Method::Post
 }
 
 /// A parameter of an event that a WorkflowTrigger may set: `schema` and `match`, or one of the plugin's definitions.

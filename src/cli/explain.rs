@@ -48,7 +48,8 @@ pub fn tone(outcome: Outcome) -> Tone {
     }
 }
 
-fn tree(request: &Request, screen: Screen) -> Node {
+/// The story of a request.
+pub fn tree(request: &Request, screen: Screen) -> Node {
     let subscription = &request.subscription;
     let plugin = subscription.plugin.as_ref().map(|plugin| format!(" ({plugin})")).unwrap_or_default();
     let mut root = Node::new(format!(

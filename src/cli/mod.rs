@@ -31,6 +31,8 @@ mod replay;
 mod request_log;
 mod run;
 #[cfg(feature = "cli")]
+mod send;
+#[cfg(feature = "cli")]
 mod status;
 mod support_bundle;
 #[cfg(feature = "cli")]

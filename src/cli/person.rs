@@ -1,6 +1,6 @@
 //! The commands of a person who works with Bellhop. The image is built without them.
 
-use super::{authorize, completion, create, events, exit, explain, listen, logs, plugin, replay, status};
+use super::{authorize, completion, create, events, exit, explain, listen, logs, plugin, replay, send, status};
 use clap::{CommandFactory, Subcommand};
 use std::io::Write;
 
@@ -22,6 +22,8 @@ pub enum Command {
     Explain(explain::Options),
     /// Have requests delivered again
     Replay(replay::Options),
+    /// Send a sample of an event, signed, to try triggers without the external system
+    Send(Box<send::Options>),
     /// Show the events that a draft would have fired on
     Listen(listen::Options),
     /// Write and check TriggerPlugins, without a cluster
@@ -54,6 +56,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Logs(options) => interruptible(async || logs::run(&options).await),
         Command::Explain(options) => interruptible(async || explain::run(&options).await),
         Command::Replay(options) => interruptible(async || replay::run(&options).await),
+        Command::Send(options) => interruptible(async || send::run(&options).await),
         Command::Listen(options) => super::run::block_on(async |shutdown| listen::run(&options, &shutdown).await),
         Command::Plugin(command) => plugin::run(&command),
         Command::Completion { shell } => {

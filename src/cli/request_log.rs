@@ -4,6 +4,7 @@ use super::client::{Cluster, names_an_object};
 use super::exit::Exit;
 use super::output::clean;
 use crate::log::model::{GROUP, Replayed, Request, VERSION, split_name};
+use crate::log::sending::{SendSpec, Sent};
 use anyhow::{Context, anyhow};
 use async_stream::try_stream;
 use futures::{Stream, StreamExt};
@@ -108,6 +109,30 @@ impl RequestLog {
         let request =
             request.header(http::header::CONTENT_TYPE, "application/json").body(serde_json::to_vec(&body)?)?;
         Ok(self.ask::<Replay>(request).await?.status)
+    }
+
+    /// Sends a request that is made up to a Subscription.
+    ///
+    /// # Errors
+    /// It was not taken, and why; and as [`RequestLog::get`].
+    pub async fn send(&self, subscription: &str, spec: &SendSpec) -> anyhow::Result<Sent> {
+        #[derive(Deserialize)]
+        struct Send {
+            status: Sent,
+        }
+        // It becomes a part of the path.
+        if !subscription.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')) {
+            return Err(Exit::Usage(format!("{subscription} is no name of a Subscription")).into());
+        }
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": "Send",
+            "metadata": {"name": subscription, "namespace": self.namespace},
+            "spec": spec,
+        });
+        let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{}/subscriptions/{subscription}/send", self.namespace);
+        let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
+        Ok(self.ask::<Send>(request.body(serde_json::to_vec(&body)?)?).await?.status)
     }
 
     /// Tells the newest requests that a selector means, at most `tail`, and then all that come or change, for ever. An

@@ -40,7 +40,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         let listener = with_log(listener, &client, &controller, &metrics, |_| log::api::Replicas::Here(here.clone()));
         let ask = Ask::Here(listener.here());
         let ingress = Ingress::start(&common, ingress, client.clone(), metrics.clone(), ask).await?;
-        let _ = here.set(log::router(ingress.state.log()));
+        let _ = here.set(ingress.log_router());
         let setup = controller::Setup {
             client,
             replicas: Replicas::Here(ingress.routes.clone()),
@@ -300,10 +300,15 @@ impl Ingress {
         Ok(Self { client, routes, controller, options, listeners, state: Arc::new(state), delivery, delivery_end })
     }
 
+    /// What the controller asks and has done.
+    fn log_router(&self) -> axum::Router {
+        log::router(self.state.log()).merge(ingress::sent_router(self.state.clone()))
+    }
+
     /// Serves the request log until `end`.
     fn serve_log(&self, socket: TcpListener, end: CancellationToken) -> impl Future<Output = ()> + use<> {
         tracing::info!(log = ?socket.local_addr().ok(), "listening");
-        let router = log::network(self.state.log(), self.routes.controller());
+        let router = log::network(self.log_router(), self.routes.controller());
         ingress::serve_log(socket, log::server_config(self.routes.controller()), router, end)
     }
 

@@ -10,7 +10,7 @@ use crate::log::mask::Mask;
 use crate::log::model::{self, Outcome, Verification};
 use crate::plugin::{HandshakeReply, PublicKeys, Secret};
 use crate::routes::Route;
-use crate::spool::{AppendError, Appended};
+use crate::spool::{AppendError, Appended, Request as Stored};
 use crate::telemetry::Answer;
 use axum::body::Body;
 use axum::response::Response;
@@ -29,18 +29,18 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was found out about a request until it was answered.
 #[derive(Default)]
-struct Seen {
-    route: Option<Arc<Route>>,
-    head: Option<Parts>,
-    body: Option<Bytes>,
-    delivery_id: Option<String>,
-    verification: Option<Verification>,
+pub(super) struct Seen {
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) head: Option<Parts>,
+    pub(super) body: Option<Bytes>,
+    pub(super) delivery_id: Option<String>,
+    pub(super) verification: Option<Verification>,
     /// A secret that it brought.
     secret: Option<Secret>,
 }
 
 /// What became of a request that is not refused.
-enum Taken {
+pub(super) enum Taken {
     /// It is on disk, and the plugin may have a say in the answer.
     Stored(Uuid, Answer, Option<Reply>),
     /// It was a handshake.
@@ -89,11 +89,11 @@ pub async fn handle(state: Arc<State>, token: String, request: Request<Body>) ->
 
 /// What else there is to say of a request that is not stored.
 #[derive(Default)]
-struct Said<'a> {
+pub(super) struct Said<'a> {
     /// What the sender was told.
-    message: Option<&'a str>,
+    pub(super) message: Option<&'a str>,
     /// What it was not told.
-    note: Option<String>,
+    pub(super) note: Option<String>,
 }
 
 fn repeats(state: &State, id: Uuid, how: Answer) -> Said<'static> {
@@ -107,7 +107,14 @@ fn repeats(state: &State, id: Uuid, how: Answer) -> Said<'static> {
 
 impl Seen {
     /// Puts a request into the log that is not stored. Requests to unknown URLs belong to nobody.
-    fn pass(&self, state: &State, outcome: Outcome, (how, status): (Answer, u16), started: Instant, said: Said<'_>) {
+    pub(super) fn pass(
+        &self,
+        state: &State,
+        outcome: Outcome,
+        (how, status): (Answer, u16),
+        started: Instant,
+        said: Said<'_>,
+    ) {
         let (Some(route), Some(head)) = (&self.route, &self.head) else { return };
         let Some(left_out) = state.passing.admit(route.uid(), outcome, started) else { return };
         let mut mask = Mask::of(Some(route));
@@ -188,7 +195,18 @@ async fn take(
     // Before it is stored, because it may be matched and delivered before that is known here.
     let reply = reply.map(|reply| Reply::plan(state, route, id, reply));
     let stored = to_store(route, id, seen.delivery_id.clone(), (parts, body), now_millis());
-    let bytes = stored.body.len();
+    store(state, route, stored, reply, started).await
+}
+
+/// Puts a request on disk; `reply` is what the plugin has to say in the answer.
+pub(super) async fn store(
+    state: &State,
+    route: &Route,
+    stored: Stored,
+    reply: Option<Reply>,
+    started: Instant,
+) -> Result<Taken, Refused> {
+    let (id, bytes) = (stored.id, stored.body.len());
     let appended = match tokio::time::timeout(STORE_TIMEOUT, state.spool.append_begun(stored, started)).await {
         Ok(appended) => appended,
         Err(_) => Err(AppendError::Stopped),

@@ -91,7 +91,7 @@ fn unproven(route: &Route, refusal: &Refusal) -> Refused {
 }
 
 /// An id that is taken from the body can be as long as the body; then its hash does.
-fn shorten(id: String) -> String {
+pub(super) fn shorten(id: String) -> String {
     if id.len() <= LONGEST_ID { id } else { format!("sha256:{}", hex::encode(Sha256::digest(id.as_bytes()))) }
 }
 
@@ -122,6 +122,7 @@ pub(super) fn to_store(
         method: parts.method.as_str().to_owned(),
         query: stored_query(parts.uri.query().unwrap_or_default(), route.secret_queries()),
         headers: stored_headers(&parts.headers, route),
+        sent: None,
         body: body.clone(),
     }
 }

@@ -34,6 +34,7 @@ mod private;
 #[cfg(feature = "cli")]
 mod rehearsal;
 mod reply;
+mod sent;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
 #[cfg(feature = "cli")]
 pub use rehearsal::{Rehearsal, rehearse};
+pub use sent::{WISH, router as sent_router};
 pub use server::{Limits, PeerCertificates, serve, serve_tls};
 pub use waiting::{Format, NoAnswer, RunnerAnswer, Ticket, Waiting, WaitingLimits};
 

@@ -3,6 +3,7 @@
 mod answers;
 mod handshakes;
 mod logged;
+mod sent;
 
 use super::*;
 use crate::api::PublishedRoute;

@@ -35,6 +35,9 @@ pub fn stored(entry: &Entry, about: &About<'_>) -> Request {
     let (request, mask) = (&entry.request, about.mask);
     let matched = entry.matched.as_ref();
     let note = matched.and_then(|matched| matched.note.as_ref()).or(entry.dead.as_ref());
+    let sent = request.sent.as_ref().map(|sent| format!("sent by {}", sent.by));
+    let notes: Vec<String> = sent.into_iter().chain(note.cloned()).collect();
+    let unsigned = request.sent.as_ref().and_then(|sent| sent.unsigned.as_ref());
     let headers = request.headers.iter();
     Request {
         api_version: API_VERSION.to_owned(),
@@ -57,9 +60,13 @@ pub fn stored(entry: &Entry, about: &About<'_>) -> Request {
             body: Some(body(&request.body, SHOWN, mask)),
         },
         answer: Some(answer(entry, mask)),
-        verification: Some(Verification { verified: true, message: None }),
+        verification: Some(Verification {
+            verified: unsigned.is_none(),
+            message: unsigned
+                .map(|why| format!("taken without a signature, which cannot be made here: {}", mask.text(why))),
+        }),
         events: matched.map(|m| m.events.iter().map(|e| event(e, entry, mask)).collect()).unwrap_or_default(),
-        note: note.map(|note| mask.text(note)),
+        note: (!notes.is_empty()).then(|| mask.text(&notes.join("; "))),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod passing;
 mod places;
 mod query;
 mod replay;
+pub mod sending;
 mod serve;
 #[cfg(test)]
 mod tests;

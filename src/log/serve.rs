@@ -7,6 +7,8 @@
 //! | `GET /log/{namespace}/requests/{uid}` | 200 and the request, or 404 |
 //! | `POST /log/{namespace}/requests/{uid}/replay` | 200 and what is pending now, 404, or 409 and why not |
 //!
+//! The ingress takes requests that a person has sent beside them ([`sent_router`](crate::ingress::sent_router)).
+//!
 //! What can be asked for is in [`Question`]; lists and watches of all namespaces are asked for with `-` ([`ALL`](super::ALL)) in
 //! place of one. Over the network, each question carries the key that the controller has
 //! published; who asks in the same process need not prove anything. Whether a person may see a namespace is for the
@@ -45,9 +47,9 @@ pub fn router(log: Log) -> Router {
         .with_state(log)
 }
 
-/// The questions, for who proves to be the controller by the key that it has published.
-pub fn network(log: Log, published: watch::Receiver<Option<PublishedController>>) -> Router {
-    router(log).layer(middleware::from_fn_with_state(published, guard))
+/// These routes, for who proves to be the controller by the key that it has published.
+pub fn network(routes: Router, published: watch::Receiver<Option<PublishedController>>) -> Router {
+    routes.layer(middleware::from_fn_with_state(published, guard))
 }
 
 async fn guard(

@@ -77,6 +77,7 @@ impl Bench {
                 header("content-type", "application/json"),
                 header("x-odd", &format!("has secret-{subscription} in it")),
             ],
+            sent: None,
             body: body.to_owned().into(),
         };
         self.spool.append(request).await.unwrap();
@@ -416,7 +417,7 @@ async fn what_a_watch_reads_waits_for_its_turn() {
 async fn only_the_controller_may_ask_over_the_network() {
     let bench = Bench::new([]);
     let (publish, published) = tokio::sync::watch::channel(None);
-    let router = network(bench.log.clone(), published);
+    let router = network(router(bench.log.clone()), published);
     let ask = async |key: Option<&str>| {
         let mut request = get("/log/team-a/requests");
         if let Some(key) = key {

@@ -5,6 +5,7 @@ use super::cel::value::{null, to_json};
 use super::cel::{Data, Expression, Variables};
 use super::error::{BadBody, EvalError};
 use super::request::CallbackRequest;
+use super::sample::MadeRequest;
 use super::schema::Schema;
 use crate::api::VariableType;
 use serde_json::{Map, Value};
@@ -21,6 +22,7 @@ pub(crate) struct EventKind {
     pub(crate) name: String,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) variables: Vec<Variable>,
+    pub(crate) sample: Option<MadeRequest>,
 }
 
 #[derive(Debug)]

@@ -21,6 +21,7 @@ mod resource;
 mod response;
 #[cfg(feature = "cli")]
 mod rules;
+mod sample;
 mod schema;
 mod secret;
 mod steps;
@@ -50,9 +51,11 @@ pub use resource::{EVENT_LABEL, ObjectIdentity, ObjectTemplate, TRIGGER_UID_LABE
 pub use response::{HttpResponse, redact, words};
 #[cfg(feature = "cli")]
 pub use rules::keeps_rule;
+pub use sample::{MadeRequest, NoSample};
 pub use secret::Secret;
 pub use trigger::{SubscriptionInfo, Trigger};
 pub use verification::KeySet;
+pub use verification::Unsigned;
 pub use webhook::WebhookReading;
 
 use answer::Answering;

@@ -130,6 +130,12 @@ impl Index {
         self.counts
     }
 
+    /// UIDs of the routes of the Subscription of this name.
+    pub fn of_subscription(&self, namespace: &str, name: &str) -> Vec<Uuid> {
+        let named: Named = (namespace.into(), name.into());
+        self.routes_of_subscription.get(&named).into_iter().flatten().copied().collect()
+    }
+
     /// Takes what is published of the controller, or forgets it.
     pub fn apply_controller(&mut self, controller: Option<PublishedController>) {
         self.controller.send_if_modified(|known| {

@@ -299,6 +299,21 @@ impl Handle {
         self.0.table.by_uid.get(&uid).unwrap_or(Lookup::Gone)
     }
 
+    /// The route of the Subscription of this name. One that was deleted and made again can have two for a moment; then it is
+    /// one that is served, if there is any.
+    pub fn by_name(&self, namespace: &str, name: &str) -> Lookup {
+        let uids = self.0.index.lock().unwrap_or_else(PoisonError::into_inner).of_subscription(namespace, name);
+        let mut found = Lookup::Gone;
+        for uid in uids {
+            match self.by_uid(uid) {
+                served @ Lookup::Served(_) => return served,
+                waits @ Lookup::Waits { .. } => found = waits,
+                Lookup::Gone => {}
+            }
+        }
+        found
+    }
+
     /// The WorkflowTrigger with this UID, whatever its mode.
     pub fn trigger(&self, uid: Uuid) -> Option<Arc<Trigger>> {
         self.target(uid).map(|target| target.trigger)

@@ -54,8 +54,8 @@ pub use self::{
     limits::{Limits, SubscriptionUsage, Usage},
     record::{
         ANSWER_KEPT, ATTEMPTS_KEPT, Answered, Appended, Attempt, Changed, Delivery, DeliveryEvent, DeliveryKey,
-        DeliveryState, Entry, EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, Status,
-        Summary, TriggerOutcome,
+        DeliveryState, Entry, EventOutcome, Matched, Next, PendingDelivery, ReplayLine, Replayed, Request, SentBy,
+        Status, Summary, TriggerOutcome,
     },
 };
 use self::{

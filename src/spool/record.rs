@@ -36,6 +36,9 @@ pub struct Request {
     /// Headers in the order in which they came.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+    /// That a person has had it sent, if it did not come from outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<SentBy>,
     /// The body, byte for byte.
     #[serde(skip)]
     pub body: Bytes,
@@ -56,6 +59,16 @@ pub struct Answered {
     /// Why no runner gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// That a request was made up at the wish of a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentBy {
+    /// The user's name.
+    pub by: String,
+    /// Why it has no signature; absent: it has one, and that was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsigned: Option<String>,
 }
 
 /// What [`append`](super::Spool::append) did with a request.

@@ -268,6 +268,7 @@ fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         // Requests are told to users, and it asks nobody for them by itself.
         ("get", "requests.log.bellhop.dev", &i.team, false),
         ("create", "requests.log.bellhop.dev/replay", &i.team, false),
+        ("create", "subscriptions.log.bellhop.dev/send", &i.team, false),
         ("patch", "apiservices.apiregistration.k8s.io", "", false),
         ("create", "apiservices.apiregistration.k8s.io", "", false),
     ]
@@ -498,7 +499,10 @@ async fn the_clusters_own_roles_include_bellhops_kinds() -> Result<()> {
             assert_eq!(role(name, verb, "requests.log.bellhop.dev", team).await?, reads, "{name}: {verb}");
             assert!(!role(name, verb, "requests.log.bellhop.dev", other).await?, "{name}: {verb}");
             let replays = verb == "create" && name != "view";
-            assert_eq!(role(name, verb, "requests.log.bellhop.dev/replay", team).await?, replays, "{name}: {verb}");
+            for work in ["requests.log.bellhop.dev/replay", "subscriptions.log.bellhop.dev/send"] {
+                assert_eq!(role(name, verb, work, team).await?, replays, "{name}: {verb} {work}");
+                assert!(!role(name, verb, work, other).await?, "{name}: {verb} {work}");
+            }
         }
     }
     let refused: [Question; 5] = [

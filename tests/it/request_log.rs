@@ -7,6 +7,7 @@ use bellhop::api::Subscription;
 use bellhop_harness::{eventually, world};
 use http::StatusCode;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -201,6 +202,20 @@ pub async fn replay(
     kubectl(workspace, who, &["create", "--raw", &path, "-f", &file]).await
 }
 
+/// Has the sample of a push sent; gives the object that is answered.
+async fn send(
+    workspace: &Workspace<'_>,
+    who: Option<&Path>,
+    namespace: &str,
+    subscription: &str,
+) -> Result<Result<Value, String>> {
+    let path = format!("/apis/log.bellhop.dev/v1alpha1/namespaces/{namespace}/subscriptions/{subscription}/send");
+    let file = world::dir().join(format!("send-{}.json", workspace.namespace));
+    std::fs::write(&file, json!({"kind": "Send", "spec": {"event": "push"}}).to_string())?;
+    let answer = kubectl(workspace, who, &["create", "--raw", &path, "-f", &file.to_string_lossy()]).await?;
+    Ok(answer.and_then(|text| serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))))
+}
+
 /// A kubeconfig of a ServiceAccount, by its token; `role` is what it has in its namespace.
 async fn token_user(workspace: &Workspace<'_>, name: &str, role: &str) -> Result<PathBuf> {
     let namespace = workspace.namespace.as_str();
@@ -249,11 +264,20 @@ async fn certificate_user(workspace: &Workspace<'_>, name: &str, role: &str) -> 
 
 /// The rules that the chart's ClusterRoles add to `view` and `edit`, as Roles of the workspace.
 async fn roles(workspace: &Workspace<'_>) -> Result<()> {
-    let read = ["--verb=get,list,watch", "--resource=requests.log.bellhop.dev"];
-    let replay = ["--verb=create", "--resource=requests.log.bellhop.dev/replay"];
-    for (name, rule) in [("viewer", read), ("replayer", replay)] {
-        let args = ["-n", &workspace.namespace, "create", "role", name];
-        printed(workspace, &[&args[..], &rule].concat()).await?;
+    let rule = |verbs: &[&str], resources: &[&str]| {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        PolicyRule {
+            api_groups: Some(vec!["log.bellhop.dev".to_owned()]),
+            resources: Some(texts(resources)),
+            verbs: texts(verbs),
+            ..PolicyRule::default()
+        }
+    };
+    let read = rule(&["get", "list", "watch"], &["requests"]);
+    let work = rule(&["create"], &["requests/replay", "subscriptions/send"]);
+    for (name, rules) in [("viewer", vec![read.clone()]), ("editor", vec![read, work])] {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        workspace.api::<Role>().create(&PostParams::default(), &Role { metadata, rules: Some(rules) }).await?;
     }
     Ok(())
 }
@@ -263,11 +287,12 @@ struct Row<'a> {
     who: &'a str,
     kubeconfig: &'a Path,
     reads: bool,
-    replays: bool,
+    /// Replays and sends.
+    works: bool,
 }
 
 #[tokio::test]
-async fn ordinary_roles_decide_who_reads_and_who_replays() -> Result<()> {
+async fn ordinary_roles_decide_who_reads_replays_and_sends() -> Result<()> {
     if left_out() {
         return Ok(());
     }
@@ -283,17 +308,17 @@ async fn ordinary_roles_decide_who_reads_and_who_replays() -> Result<()> {
     let refused = the_one(a, "outcome=Refused").await?;
     let (of_a, of_b) = (the_one(a, "outcome=Delivered").await?, the_one(b, "outcome=Delivered").await?);
     let viewer = token_user(a, "viewer", "viewer").await?;
-    let editor = token_user(a, "editor", "viewer").await?;
-    let editors = format!("--serviceaccount={}:editor", a.namespace);
-    bind(a, "editor-too", "replayer", &editors).await?;
+    let editor = token_user(a, "editor", "editor").await?;
     let certified = certificate_user(a, "certified", "viewer").await?;
+    let certified_editor = certificate_user(a, "certified-editor", "editor").await?;
     let nobody = token_user(a, "nobody", "no-such-role").await?;
 
     let rows = [
-        Row { who: "viewer", kubeconfig: &viewer, reads: true, replays: false },
-        Row { who: "editor", kubeconfig: &editor, reads: true, replays: true },
-        Row { who: "certified", kubeconfig: &certified, reads: true, replays: false },
-        Row { who: "nobody", kubeconfig: &nobody, reads: false, replays: false },
+        Row { who: "viewer", kubeconfig: &viewer, reads: true, works: false },
+        Row { who: "editor", kubeconfig: &editor, reads: true, works: true },
+        Row { who: "certified", kubeconfig: &certified, reads: true, works: false },
+        Row { who: "certified editor", kubeconfig: &certified_editor, reads: true, works: true },
+        Row { who: "nobody", kubeconfig: &nobody, reads: false, works: false },
     ];
     let (ns_a, ns_b) = (a.namespace.as_str(), b.namespace.as_str());
     for row in rows {
@@ -317,22 +342,84 @@ async fn ordinary_roles_decide_who_reads_and_who_replays() -> Result<()> {
         }
         let watch = ["--request-timeout=3s", "-n", ns_b, "get", RESOURCE, "-w"];
         ensure!(ask(&watch).await?.is_err(), "{}: follows the other workspace", row.who);
+        let before = a.runner.count();
         let done = replay(a, Some(row.kubeconfig), ns_a, &of_a, "review").await?;
-        ensure!(done.is_ok() == row.replays, "{}: {done:?}", row.who);
+        ensure!(done.is_ok() == row.works, "{}: {done:?}", row.who);
+        if row.works {
+            // A delivery that is pending cannot be replayed once more.
+            a.runner.wait_for(before + 1, PATIENCE).await?;
+            the_state(a, &of_a, "Delivered").await?;
+        }
+        let sent = send(a, Some(row.kubeconfig), ns_a, "acme-web").await?;
+        ensure!(sent.is_ok() == row.works, "{}: {sent:?}", row.who);
+        let sent = send(a, Some(row.kubeconfig), ns_b, "acme-web").await?;
+        ensure!(sent.as_ref().is_err_and(|why| why.contains("Forbidden")), "{}: {sent:?}", row.who);
         for (namespace, name) in [(ns_b, &of_b), (ns_a, &of_b)] {
             let done = replay(a, Some(row.kubeconfig), namespace, name, "review").await?;
             ensure!(done.is_err(), "{}: {namespace}: {done:?}", row.who);
         }
     }
-    a.runner.wait_for(2, PATIENCE).await?;
+    a.runner.wait_for(5, PATIENCE).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    ensure!((a.runner.count(), b.runner.count()) == (2, 1), "only the editor has replayed");
+    ensure!((a.runner.count(), b.runner.count()) == (5, 1), "only the editors have replayed and sent");
     let story = kubectl(a, Some(&viewer), &["-n", ns_a, "get", RESOURCE, &refused, "-o", "json"]).await?;
     let story: Value = serde_json::from_str(&story.map_err(anyhow::Error::msg)?)?;
     let headers = story["received"]["headers"].as_array().context("headers")?;
     ensure!(headers.contains(&json!({"name": "authorization", "value": "***"})), "{story}");
     ensure!(!story.to_string().contains(&secret), "a secret is shown: {story}");
     Ok(())
+}
+
+/// The sample of the Gitea plugin takes the way of a push, without Gitea.
+#[tokio::test]
+async fn a_sample_that_is_sent_fires_its_trigger() -> Result<()> {
+    if left_out() {
+        return Ok(());
+    }
+    let workspace = &Workspace::shared("log-send").await?;
+    workspace.connect("acme-web", "review").await?;
+    let mut other = workspace.trigger("only-release", "acme-web");
+    other["spec"]["parameters"] = json!({"branches": ["release/*"]});
+    workspace.create_trigger(other).await?;
+    workspace.trigger_is("only-release", "True", "Bound").await?;
+    roles(workspace).await?;
+    let editor = token_user(workspace, "jane", "editor").await?;
+    let namespace = workspace.namespace.as_str();
+    let mut names = Vec::new();
+    for count in 1..=2 {
+        let answer = send(workspace, Some(&editor), namespace, "acme-web").await?.map_err(anyhow::Error::msg)?;
+        ensure!(answer["kind"] == "Send" && answer["status"]["unsigned"].is_null(), "{answer}");
+        names.push(answer["status"]["request"].as_str().context("a name")?.to_owned());
+        let runs = workspace.runner.wait_for(count, PATIENCE).await?;
+        ensure!(runs[count - 1].header("ce-trigger") == Some("review"), "{runs:?}");
+    }
+    ensure!(names[0] != names[1], "the second one is not taken for a repetition");
+    the_state(workspace, &names[0], "Delivered").await?;
+    let story = printed(workspace, &["-n", namespace, "get", RESOURCE, &names[0], "-o", "json"]).await?;
+    let story: Value = serde_json::from_str(&story)?;
+    ensure!(story["note"] == format!("sent by system:serviceaccount:{namespace}:jane"), "{story}");
+    ensure!(story["verification"] == json!({"verified": true}), "{story}");
+    ensure!(story["events"][0]["variables"]["pusher"] == "jane" && story["events"][0]["notes"].is_null(), "{story}");
+    let triggers = story["events"][0]["triggers"].as_array().context("triggers")?;
+    let release = triggers.iter().find(|trigger| trigger["name"] == "only-release").context("the trigger")?;
+    ensure!(release["fired"] == false, "{release}");
+    let missing = send(workspace, Some(&editor), namespace, "acme-wbe").await?;
+    ensure!(missing.as_ref().is_err_and(|why| why.contains("NotFound") && why.contains("Ready")), "{missing:?}");
+    // The resource of the other group is the one that kubectl means.
+    let subscriptions = printed(workspace, &["-n", namespace, "get", "subscriptions", "-o", "name"]).await?;
+    ensure!(subscriptions == "subscription.bellhop.dev/acme-web\n", "{subscriptions}");
+    workspace.collect(shared().await).await
+}
+
+/// Waits until the request of this name has this outcome.
+async fn the_state(workspace: &Workspace<'_>, name: &str, outcome: &str) -> Result<()> {
+    eventually(PATIENCE, &format!("{name} is {outcome}"), async || {
+        let args = ["-n", &workspace.namespace, "get", RESOURCE, name, "-o", "jsonpath={.outcome}"];
+        let found = printed(workspace, &args).await?;
+        ensure!(found == outcome, "{found}");
+        Ok(())
+    })
+    .await
 }
 
 /// What is not the front proxy is nobody, whatever it says; and who is nobody to the API server is nobody here.

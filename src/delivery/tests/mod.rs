@@ -27,6 +27,7 @@ fn request(n: u128, event: &str, body: &str) -> Request {
         method: "POST".into(),
         query: String::new(),
         headers: vec![("x-event".into(), event.into()), ("content-type".into(), "application/json".into())],
+        sent: None,
         body: body.to_owned().into(),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::front_proxy::User;
 use super::status::Refusal;
-use super::{GROUP, RESOURCE, VERSION};
+use super::{GROUP, RESOURCE, SUBSCRIPTIONS, VERSION};
 use futures::future::BoxFuture;
 use http::StatusCode;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -25,12 +25,34 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Wish {
     /// `get`, `list`, `watch` or `create`.
     pub verb: &'static str,
-    /// `replay`, or nothing.
+    /// With what.
+    pub resource: Resource,
+    /// `replay` or `send`, or nothing.
     pub subresource: &'static str,
     /// In which namespace; all, if it is empty.
     pub namespace: String,
-    /// With which request; any, if it is empty.
+    /// With which of them; any, if it is empty.
     pub name: String,
+}
+
+/// A resource of the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Requests.
+    #[default]
+    Requests,
+    /// Subscriptions: only what they have below them.
+    Subscriptions,
+}
+
+impl Resource {
+    /// Its name in paths and Roles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Resource::Requests => RESOURCE,
+            Resource::Subscriptions => SUBSCRIPTIONS,
+        }
+    }
 }
 
 /// Asks the API server whether it is allowed; what is wrong, if it cannot be asked.
@@ -114,7 +136,7 @@ fn question(user: &User, wish: &Wish) -> SubjectAccessReviewSpec {
         resource_attributes: Some(ResourceAttributes {
             group: Some(GROUP.to_owned()),
             version: Some(VERSION.to_owned()),
-            resource: Some(RESOURCE.to_owned()),
+            resource: Some(wish.resource.name().to_owned()),
             subresource: said(wish.subresource),
             verb: Some(wish.verb.to_owned()),
             namespace: said(&wish.namespace),
@@ -127,9 +149,10 @@ fn question(user: &User, wish: &Wish) -> SubjectAccessReviewSpec {
 
 /// In the words that the API server has for it.
 fn forbidden(user: &User, wish: &Wish) -> Refusal {
+    let kind = wish.resource.name();
     let resource = match wish.subresource {
-        "" => RESOURCE.to_owned(),
-        subresource => format!("{RESOURCE}/{subresource}"),
+        "" => kind.to_owned(),
+        subresource => format!("{kind}/{subresource}"),
     };
     let object = if wish.name.is_empty() { String::new() } else { format!(" \"{}\"", wish.name) };
     let place = match wish.namespace.as_str() {
@@ -139,7 +162,7 @@ fn forbidden(user: &User, wish: &Wish) -> Refusal {
     let refusal = Refusal::new(
         StatusCode::FORBIDDEN,
         format!(
-            "{RESOURCE}.{GROUP}{object} is forbidden: User \"{}\" cannot {} resource \"{resource}\" in API group \
+            "{kind}.{GROUP}{object} is forbidden: User \"{}\" cannot {} resource \"{resource}\" in API group \
              \"{GROUP}\" {place}",
             user.name, wish.verb
         ),

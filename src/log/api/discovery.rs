@@ -1,7 +1,7 @@
 //! What kubectl and the API server ask first: which kinds there are. Documents that never change.
 
 use super::accept::Form;
-use super::{GROUP, KIND, RESOURCE, VERSION};
+use super::{GROUP, KIND, RESOURCE, SUBSCRIPTIONS, VERSION};
 use serde_json::{Value, json};
 
 /// Content type of an aggregated discovery document, without its version.
@@ -44,6 +44,10 @@ pub fn resources() -> Value {
                 "name": format!("{RESOURCE}/replay"), "singularName": "", "namespaced": true, "kind": "Replay",
                 "verbs": ["create"],
             },
+            {
+                "name": format!("{SUBSCRIPTIONS}/send"), "singularName": "", "namespaced": true, "kind": "Send",
+                "verbs": ["create"],
+            },
         ],
     })
 }
@@ -58,6 +62,11 @@ fn aggregated(version: &str) -> Value {
                 "resource": RESOURCE, "responseKind": kind(KIND), "scope": "Namespaced", "singularResource": "request",
                 "verbs": ["get", "list", "watch"], "shortNames": ["req"],
                 "subresources": [{"subresource": "replay", "responseKind": kind("Replay"), "verbs": ["create"]}],
+            }, {
+                // Not a resource itself: as the API server has it of one that has only something below it.
+                "resource": SUBSCRIPTIONS, "responseKind": {"group": "", "version": "", "kind": ""},
+                "scope": "Namespaced", "singularResource": "", "verbs": [],
+                "subresources": [{"subresource": "send", "responseKind": kind("Send"), "verbs": ["create"]}],
             }],
         }]}],
     })
@@ -77,6 +86,8 @@ mod tests {
         assert_eq!(new["verbs"], old["resources"][0]["verbs"]);
         assert_eq!(new["shortNames"], old["resources"][0]["shortNames"]);
         assert_eq!(new["subresources"][0]["verbs"], old["resources"][1]["verbs"]);
+        let below = &version["resources"][1]["subresources"][0];
+        assert_eq!((&below["verbs"], &below["responseKind"]["kind"]), (&old["resources"][2]["verbs"], &json!("Send")));
         assert_eq!(group()["preferredVersion"]["version"], version["version"]);
         assert_eq!(groups(Form::Objects).1["groups"][0]["name"], all["items"][0]["metadata"]["name"]);
     }

@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest words of a replica that are passed on, in characters.
 const MAX_WORDS: usize = 1000;
 /// What is left as it is in a segment of a path.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.');
+pub const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.');
 
 /// What a replica answers to the question for a list.
 #[derive(Deserialize)]

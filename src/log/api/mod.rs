@@ -8,9 +8,10 @@
 //! | the same with `watch=true` | GET | `watch requests` |
 //! | `namespaces/NS/requests/NAME` | GET | `get requests` |
 //! | `namespaces/NS/requests/NAME/replay` | POST | `create requests/replay` |
+//! | `namespaces/NS/subscriptions/NAME/send` | POST | `create subscriptions/send` |
 //!
 //! What is asked is a value (`question.rs`), and so are what a page has (`page.rs`), a table (`table.rs`), a selector
-//! (`selector.rs`) and who asks (`front_proxy.rs`). `list.rs`, `watch.rs` and `replay.rs` answer.
+//! (`selector.rs`) and who asks (`front_proxy.rs`). `list.rs`, `watch.rs`, `replay.rs` and `send.rs` answer.
 
 mod accept;
 mod access;
@@ -18,12 +19,14 @@ mod discovery;
 mod entry;
 mod front_proxy;
 mod list;
+mod object;
 mod openapi;
 mod page;
 mod question;
 mod replay;
 mod replicas;
 mod selector;
+mod send;
 mod status;
 mod table;
 #[cfg(test)]
@@ -54,6 +57,8 @@ use tokio::sync::Semaphore;
 
 /// The resource.
 pub const RESOURCE: &str = "requests";
+/// What `send` is a subresource of; there is nothing else of it here.
+pub const SUBSCRIPTIONS: &str = "subscriptions";
 
 /// Watches at the same time, of all users; those of all namespaces share as those of one do.
 const MAX_WATCHES: Places = Places { total: 256, each: 16 };
@@ -139,12 +144,27 @@ impl Server {
             }
             Question::Replay(one) => {
                 // Before the turn: how long it takes is up to who asks.
-                let replay = replay::read(request.into_body()).await?;
+                let replay = object::read(request.into_body(), "Replay", replay::MAX_BODY).await?;
                 let _turn = self.turn().await;
                 let user = &user.name;
                 let answer = replay::replay(&self.replicas, &one, replay, user).await;
                 let replayed = answer.as_ref().map(drop).map_err(Refusal::message);
                 tracing::info!(namespace = one.namespace, name = one.name, user, ?replayed, "a replay was asked for");
+                Ok(json(StatusCode::CREATED, &answer?))
+            }
+            Question::Send(target) => {
+                let spec = object::read(request.into_body(), "Send", send::MAX_BODY).await?;
+                let _turn = self.turn().await;
+                let user = &user.name;
+                let answer = send::send(&self.replicas, &target, spec, user).await;
+                let sent = answer.as_ref().map(drop).map_err(Refusal::message);
+                tracing::info!(
+                    namespace = target.namespace,
+                    subscription = target.name,
+                    user,
+                    ?sent,
+                    "a request is sent"
+                );
                 Ok(json(StatusCode::CREATED, &answer?))
             }
         }

@@ -1,6 +1,6 @@
 //! What `kubectl explain` reads, and what the API server merges into its own documents.
 
-use super::{GROUP, KIND, RESOURCE, VERSION};
+use super::{GROUP, KIND, RESOURCE, SUBSCRIPTIONS, VERSION};
 use crate::log::model::Request;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
@@ -61,6 +61,9 @@ fn paths(answer: impl Fn(&str) -> Value) -> Value {
         &namespaced: {"get": operation("list", KIND, "RequestList")},
         format!("{namespaced}/{{name}}"): {"get": operation("get", KIND, KIND)},
         format!("{namespaced}/{{name}}/replay"): {"post": operation("post", "Replay", "Replay")},
+        format!("{base}/namespaces/{{namespace}}/{SUBSCRIPTIONS}/{{name}}/send"): {
+            "post": operation("post", "Send", "Send"),
+        },
     })
 }
 
@@ -84,6 +87,16 @@ fn schemas(place: &str) -> Value {
         "trigger": {"type": "string", "description": "To this WorkflowTrigger alone; left out: to all that fired."},
         "deadLetters": {"type": "boolean", "description": "Only what has become a dead letter."},
     }});
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let send_spec = json!({"type": "object", "description": "What is sent; what is left out is that of the sample.",
+        "properties": {
+            "event": text("The event whose sample is sent."),
+            "headers": {"type": "object", "additionalProperties": {"type": "string"},
+                        "description": "Headers, in place of the sample's of the same name."},
+            "query": text("The query without the question mark."),
+            "body": text("The body."),
+            "bodyBase64": text("The body as base64, if it is no text."),
+    }});
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": "What is done."});
     json!({
         format!("{PREFIX}.{KIND}"): of(KIND, "One HTTP request to a callback URL, and what came of it.", request()),
@@ -92,6 +105,9 @@ fn schemas(place: &str) -> Value {
         })),
         format!("{PREFIX}.Replay"): of("Replay", "The wish to deliver a request again.", json!({
             "spec": replay_spec, "status": open,
+        })),
+        format!("{PREFIX}.Send"): of("Send", "The wish to send a request that is made up to a Subscription.", json!({
+            "spec": send_spec, "status": open,
         })),
     })
 }

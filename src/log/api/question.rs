@@ -1,6 +1,6 @@
 //! What is asked: a method, a path and a query, as values.
 
-use super::access::Wish;
+use super::access::{Resource, Wish};
 use super::page::Place;
 use super::selector::Selector;
 use super::status::Refusal;
@@ -40,6 +40,8 @@ pub enum Question {
     Get(One, Include),
     /// Deliver it again.
     Replay(One),
+    /// Send a request that a person makes up.
+    Send(Target),
 }
 
 /// Which requests.
@@ -78,6 +80,15 @@ pub struct One {
     pub name: String,
 }
 
+/// To which Subscription.
+#[derive(Debug, PartialEq)]
+pub struct Target {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 impl Question {
     /// What it takes to be answered; nothing: to be a user.
     pub fn wish(&self) -> Option<Wish> {
@@ -93,12 +104,20 @@ impl Question {
             subresource,
             namespace: one.namespace.clone(),
             name: one.name.clone(),
+            ..Wish::default()
         };
         match self {
             Question::List(place, ..) => Some(several("list", place)),
             Question::Watch(place, ..) => Some(several("watch", place)),
             Question::Get(one, _) => Some(single("get", "", one)),
             Question::Replay(one) => Some(single("create", "replay", one)),
+            Question::Send(target) => Some(Wish {
+                verb: "create",
+                resource: Resource::Subscriptions,
+                subresource: "send",
+                namespace: target.namespace.clone(),
+                name: target.name.clone(),
+            }),
             _ => None,
         }
     }
@@ -129,14 +148,23 @@ impl Question {
                 }
                 Question::Replay(one(namespace, name)?)
             }
+            ["apis", GROUP, VERSION, "namespaces", namespace, "subscriptions", name, "send"] => {
+                if Options::parse(query)?.dry_run {
+                    return Err(Refusal::bad_request("dryRun: nothing can be sent without being sent"));
+                }
+                Question::Send(Target { namespace: checked(namespace)?, name: named(name)? })
+            }
             _ => return Err(nothing_here()),
         };
-        let expected = if matches!(question, Question::Replay(_)) { Method::POST } else { Method::GET };
+        let does = matches!(question, Question::Replay(_) | Question::Send(_));
+        let expected = if does { Method::POST } else { Method::GET };
         match *method == expected {
             true => Ok(question),
             false => Err(Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                format!("{method} cannot be done here: the request log is read by GET, and replayed by POST to replay"),
+                format!(
+                    "{method} cannot be done here: the request log is read by GET, and replay and send are done by POST"
+                ),
             )),
         }
     }
@@ -174,6 +202,15 @@ fn checked(namespace: &str) -> Result<String, Refusal> {
     match plain && !namespace.starts_with('-') && (1..=63).contains(&namespace.len()) {
         true => Ok(namespace.to_owned()),
         false => Err(Refusal::bad_request(format!("{namespace:?} is not the name of a namespace"))),
+    }
+}
+
+/// What can be the name of an object of Bellhop's (a DNS subdomain, RFC 1123).
+fn named(name: &str) -> Result<String, Refusal> {
+    let plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
+    match plain && (1..=253).contains(&name.len()) {
+        true => Ok(name.to_owned()),
+        false => Err(Refusal::bad_request("this is not the name of a Subscription")),
     }
 }
 
@@ -293,6 +330,13 @@ mod tests {
             ),
             ("GET", "/namespaces/a/requests/0-67e55044-10b1-426f-9247-bb680e5fe0c8/replay", Err(405)),
             ("POST", "/namespaces/a/requests/0-67e55044-10b1-426f-9247-bb680e5fe0c8/replay?dryRun=All", Err(400)),
+            ("POST", "/namespaces/a/subscriptions/web/send", Ok("create subscriptions/send in \"a\" of \"web\"")),
+            ("POST", "/namespaces/a/subscriptions/web/send?dryRun=All", Err(400)),
+            ("GET", "/namespaces/a/subscriptions/web/send", Err(405)),
+            ("POST", "/namespaces/a/subscriptions/w%2fb/send", Err(400)),
+            ("POST", "/namespaces/-/subscriptions/web/send", Err(400)),
+            ("GET", "/namespaces/a/subscriptions/web", Err(404)),
+            ("GET", "/namespaces/a/subscriptions", Err(404)),
             ("POST", "/namespaces/a/requests", Err(405)),
             ("PUT", "/namespaces/a/requests/0-67e55044-10b1-426f-9247-bb680e5fe0c8", Err(405)),
             ("PATCH", "/namespaces/a/requests/0-67e55044-10b1-426f-9247-bb680e5fe0c8", Err(405)),
@@ -314,8 +358,8 @@ mod tests {
             let said = asked.as_ref().map_err(|refusal| refusal.code().as_u16()).map(|question| {
                 let wish = question.wish().unwrap();
                 let slash = if wish.subresource.is_empty() { "" } else { "/" };
-                let (verb, sub) = (wish.verb, wish.subresource);
-                format!("{verb} requests{slash}{sub} in {:?} of {:?}", wish.namespace, wish.name)
+                let (verb, resource, sub) = (wish.verb, wish.resource.name(), wish.subresource);
+                format!("{verb} {resource}{slash}{sub} in {:?} of {:?}", wish.namespace, wish.name)
             });
             assert_eq!(said.as_deref().map_err(|code| *code), expected, "{method} {path}");
         }

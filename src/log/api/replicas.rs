@@ -151,6 +151,11 @@ fn client(address: SocketAddr, identity: &Identity) -> Result<reqwest::Client, S
 }
 
 impl Replica {
+    /// Whether anything can be asked of it now.
+    pub fn can_be_asked(&self) -> bool {
+        self.link.is_ok()
+    }
+
     /// Asks; `path` begins with `/log/`. What comes back has no body yet.
     ///
     /// # Errors

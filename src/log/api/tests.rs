@@ -67,10 +67,20 @@ fn ingress() -> Router {
         true => (StatusCode::CONFLICT, json!({"error": "trigger: there is no \"other\""}).to_string()).into_response(),
         false => json!({"deliveries": [{"trigger": "build", "event": Uuid::nil()}]}).to_string().into_response(),
     };
+    let send = async |Path((_, name)): Path<(String, String)>, body: String| {
+        let wish: Value = serde_json::from_str(&body).unwrap();
+        let event = &wish["spec"]["event"];
+        match (name.as_str(), event == "push") {
+            ("web", true) => (StatusCode::OK, json!({"request": ONE, "unsigned": wish["by"]}).to_string()),
+            ("web", false) => (StatusCode::BAD_REQUEST, json!({"error": format!("no {event}")}).to_string()),
+            _ => (StatusCode::NOT_FOUND, json!({"error": "not here"}).to_string()),
+        }
+    };
     Router::new()
         .route("/log/{namespace}/requests", get(list))
         .route("/log/{namespace}/requests/{id}", get(one))
         .route("/log/{namespace}/requests/{id}/replay", post(replay))
+        .route("/log/{namespace}/subscriptions/{name}/send", post(send))
 }
 
 /// Reads all of `team-a`, and may do nothing else.
@@ -256,6 +266,29 @@ async fn a_replay_says_what_is_delivered_again() {
     assert_eq!((status, &refusal["message"]), (409, &json!("trigger: there is no \"other\"")));
     let large = "x".repeat(100_000);
     assert_eq!(read(world.ask("POST", &path, "*/*", &large).await).await.0, 413);
+}
+
+#[tokio::test]
+async fn who_may_send_learns_which_request_it_became() {
+    let path = |name: &str| format!("{BASE}/namespaces/team-a/subscriptions/{name}/send");
+    let body = |event: &str| json!({"kind": "Send", "spec": {"event": event}}).to_string();
+    let world = World::new(|_| true, Some(ingress()));
+    let (status, sent) = read(world.ask("POST", &path("web"), "*/*", &body("push")).await).await;
+    assert_eq!((status, &sent["status"]), (201, &json!({"request": ONE, "unsigned": "jane"})), "{sent}");
+    let (status, refusal) = read(world.ask("POST", &path("web"), "*/*", &body("pull")).await).await;
+    assert_eq!((status, &refusal["message"]), (400, &json!("no \"pull\"")));
+    let (status, refusal) = read(world.ask("POST", &path("other"), "*/*", &body("push")).await).await;
+    assert_eq!((status, &refusal["details"]["name"]), (404, &json!("other")), "{refusal}");
+    let (status, refusal) = read(world.ask("POST", &path("web"), "*/*", "{\"spec\": {\"evnt\": \"a\"}}").await).await;
+    assert!(status == 400 && refusal["message"].as_str().unwrap().contains("evnt"), "{refusal}");
+    // Who may read may not send.
+    let world = World::new(viewer, Some(ingress()));
+    let (status, refusal) = read(world.ask("POST", &path("web"), "*/*", &body("push")).await).await;
+    let expected = "subscriptions.log.bellhop.dev \"web\" is forbidden: User \"jane\" cannot create resource \
+                    \"subscriptions/send\" in API group \"log.bellhop.dev\" in the namespace \"team-a\"";
+    assert_eq!((status, &refusal["message"]), (403, &json!(expected)));
+    let starting = World::new(|_| true, None);
+    assert_eq!(read(starting.ask("POST", &path("web"), "*/*", &body("push")).await).await.0, 503);
 }
 
 #[tokio::test]

@@ -28,12 +28,13 @@ const STACK: usize = 16 << 20;
 /// A compiled expression.
 pub(crate) struct Expression {
     field: String,
-    source: String,
+    source: Box<str>,
     root: IdedExpr,
     used: BTreeSet<&'static str>,
     fields: BTreeSet<String>,
     headers: BTreeSet<String>,
-    header: Option<String>,
+    header: Option<Box<str>>,
+    body_path: Option<Box<[String]>>,
     confidential: bool,
 }
 
@@ -89,16 +90,17 @@ impl Expression {
         }
         let (used, fields, headers) = (check.used, check.fields, check.headers);
         let confidential = used.contains("credentials") || used.contains("callback");
-        let header = header_of(&root);
+        let (header, body_path) = (header_of(&root).map(Box::from), path_of(&root, "body").map(Box::from));
         budget::meter(&mut root);
         Ok(Self {
             field: field.to_owned(),
-            source: source.to_owned(),
+            source: source.into(),
             root,
             used,
             fields,
             headers,
             header,
+            body_path,
             confidential,
         })
     }
@@ -107,12 +109,13 @@ impl Expression {
     pub(crate) fn invalid() -> Self {
         Self {
             field: String::new(),
-            source: String::new(),
+            source: Box::default(),
             root: IdedExpr::default(),
             used: BTreeSet::new(),
             fields: BTreeSet::new(),
             headers: BTreeSet::new(),
             header: None,
+            body_path: None,
             confidential: true,
         }
     }
@@ -151,6 +154,11 @@ impl Expression {
     /// The name in lower case, if all that the expression does is look up a request's header.
     pub(crate) fn header(&self) -> Option<&str> {
         self.header.as_deref()
+    }
+
+    /// The names of the fields, from the outside inwards, if all that the expression does is look up one in the body.
+    pub(crate) fn body_path(&self) -> Option<&[String]> {
+        self.body_path.as_deref()
     }
 
     /// Path of the expression's field.
@@ -274,6 +282,34 @@ fn header_of(root: &IdedExpr) -> Option<String> {
     let name = name.inner();
     let plain = func_name == operators::INDEX && variable == "request" && select.field == "headers" && !select.test;
     (plain && !name.chars().any(|c| c.is_ascii_uppercase())).then(|| name.to_owned())
+}
+
+/// The path of `variable.a['b'].c`, at least one name; also where the value is made a string.
+fn path_of(root: &IdedExpr, variable: &str) -> Option<Vec<String>> {
+    let mut at = match &root.expr {
+        Expr::Call(CallExpr { func_name, target: None, args }) if func_name == "string" => args.first()?,
+        _ => root,
+    };
+    let mut path = Vec::new();
+    loop {
+        match &at.expr {
+            Expr::Ident(name) if name == variable && !path.is_empty() => break,
+            Expr::Select(select) if !select.test => {
+                path.push(select.field.clone());
+                at = &select.operand;
+            }
+            Expr::Call(CallExpr { func_name, target: None, args }) if func_name == operators::INDEX => {
+                let [of, IdedExpr { expr: Expr::Literal(LiteralValue::String(name)), .. }] = args.as_slice() else {
+                    return None;
+                };
+                path.push(name.inner().to_owned());
+                at = of;
+            }
+            _ => return None,
+        }
+    }
+    path.reverse();
+    Some(path)
 }
 
 const DEEPEST_PARSE: u16 = 64;

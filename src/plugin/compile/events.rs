@@ -3,6 +3,7 @@
 use super::super::cel::{Expression, Scope};
 use super::super::definitions::{WholeEvent, WholeParameter, Written, whole_events};
 use super::super::event::{EventKind, Parameter, Variable};
+use super::super::sample::MadeRequest;
 use super::super::schema::Schema;
 use super::Compiler;
 use crate::api::PluginEvent;
@@ -46,7 +47,13 @@ impl Compiler<'_> {
         }
         let (whole, mistakes) = whole_events(&spec.definitions, &spec.events);
         self.mistakes.extend(mistakes);
-        (self.event_kinds(&mut shared, &whole), index)
+        let mut kinds = self.event_kinds(&mut shared, &whole);
+        for (at, (kind, event)) in kinds.iter_mut().zip(&spec.events).enumerate() {
+            let made =
+                event.sample.as_ref().map(|sample| MadeRequest::of(&format!("spec.events[{at}].sample"), sample));
+            kind.sample = made.and_then(|made| self.keep(made.map_err(|mistake| vec![mistake])));
+        }
+        (kinds, index)
     }
 
     fn event_kinds(&mut self, shared: &mut Shared, whole: &[WholeEvent<'_>]) -> Vec<EventKind> {
@@ -63,7 +70,7 @@ impl Compiler<'_> {
                 let value = self.shared(shared, &source, &scope);
                 variables.push(Variable { name: (*name).to_owned(), kind: variable.value.type_, value });
             }
-            kinds.push(EventKind { name: event.event.name.clone(), parameters, variables });
+            kinds.push(EventKind { name: event.event.name.clone(), parameters, variables, sample: None });
         }
         kinds
     }
@@ -129,5 +136,6 @@ fn only(set: &str) -> PluginEvent {
         includes: vec![set.to_owned()],
         parameters: BTreeMap::new(),
         variables: BTreeMap::new(),
+        sample: None,
     }
 }

@@ -13,6 +13,7 @@ mod page;
 mod pagination;
 mod resource;
 mod signatures;
+mod signing;
 mod steps;
 mod tokens;
 mod triggers;

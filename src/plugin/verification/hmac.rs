@@ -20,14 +20,14 @@ const ENTRIES: usize = 32;
 /// A compiled HMAC.
 #[derive(Debug)]
 pub(crate) struct HmacVerifier {
-    place: Place,
-    algorithm: HmacAlgorithm,
-    encoding: SignatureEncoding,
-    prefix: String,
-    list: Option<SignatureList>,
-    key: HmacKey,
+    pub(super) place: Place,
+    pub(super) algorithm: HmacAlgorithm,
+    pub(super) encoding: SignatureEncoding,
+    pub(super) prefix: String,
+    pub(super) list: Option<SignatureList>,
+    pub(super) key: HmacKey,
     pub(super) signed: Signed,
-    timestamp: Option<Timestamp>,
+    pub(super) timestamp: Option<Timestamp>,
 }
 
 impl HmacVerifier {

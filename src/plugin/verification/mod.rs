@@ -6,6 +6,7 @@ mod jwk;
 mod jwt;
 mod place;
 mod public_key;
+mod sign;
 mod signed;
 mod standard_webhooks;
 mod timestamp;
@@ -22,6 +23,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, ge
 pub(crate) use hmac::sign;
 pub use jwk::KeySet;
 use place::Seen;
+
+pub use sign::Unsigned;
+pub(crate) use sign::{Facts, sign_request};
 
 /// Base64 as keys are written: some leave the padding out.
 const BASE64_KEY: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, ANY_PADDING);

@@ -19,9 +19,9 @@ const SIGNATURES: usize = 32;
 /// A compiled Standard Webhooks verification.
 #[derive(Debug)]
 pub(crate) struct StandardWebhooks {
-    id: String,
-    signature: String,
-    timestamp: Timestamp,
+    pub(super) id: String,
+    pub(super) signature: String,
+    pub(super) timestamp: Timestamp,
 }
 
 impl StandardWebhooks {

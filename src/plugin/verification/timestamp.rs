@@ -10,13 +10,14 @@ use kube::core::Duration;
 /// A compiled timestamp.
 #[derive(Debug)]
 pub(super) struct Timestamp {
-    place: Place,
+    pub(super) place: Place,
     unit: TimestampUnit,
     tolerance: i64,
 }
 
+/// Where it stands.
 #[derive(Debug)]
-enum Place {
+pub(super) enum Place {
     Header(String),
     /// The entry of the signature's list with this key.
     Element(String),
@@ -54,6 +55,15 @@ impl Timestamp {
             }
         };
         Self { place, unit: settings.unit, tolerance: millis(settings.tolerance) }
+    }
+
+    /// This moment, in Unix milliseconds, as it would be written.
+    pub(super) fn written(&self, now: i64) -> String {
+        match self.unit {
+            TimestampUnit::Seconds => now.div_euclid(1000).to_string(),
+            TimestampUnit::Milliseconds => now.to_string(),
+            TimestampUnit::Rfc3339 => Instant::from_millisecond(now).unwrap_or(Instant::UNIX_EPOCH).to_string(),
+        }
     }
 
     /// The timestamp as it is written; `element` gives the entries of the signature's list.

@@ -13,9 +13,9 @@ use subtle::ConstantTimeEq;
 /// A compiled token.
 #[derive(Debug)]
 pub(crate) struct TokenVerifier {
-    place: Place,
-    prefix: String,
-    basic: bool,
+    pub(super) place: Place,
+    pub(super) prefix: String,
+    pub(super) basic: bool,
 }
 
 impl TokenVerifier {

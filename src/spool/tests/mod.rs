@@ -76,6 +76,7 @@ fn request(s: u128, n: u64, size: usize) -> Request {
         method: "POST".into(),
         query: "a=b".into(),
         headers: vec![("x-event".into(), "push".into())],
+        sent: None,
         body: vec![n as u8; size].into(),
     }
 }

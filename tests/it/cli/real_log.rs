@@ -52,6 +52,45 @@ async fn a_push_is_listed_explained_and_replayed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_sample_is_sent_and_its_story_told() -> Result<()> {
+    if std::env::var_os("BELLHOP_TEST_KUBECONFIG").is_some_and(|path| !path.is_empty()) {
+        eprintln!("left out: sending, because an existing cluster does not reach this machine");
+        return Ok(());
+    }
+    let workspace = Workspace::shared("cli-send").await?;
+    workspace.connect("acme-web", "review").await?;
+    // On a terminal, with the whole story.
+    let mut terminal = Terminal::start(command(&workspace, &["send", "acme-web", "--event", "push", "--wait"]))?;
+    let delivered = "\u{1b}[32m✓\u{1b}[0m review   workflow review   \u{1b}[32mdelivered";
+    for part in ["\u{1b}[32mDelivered", "\u{1b}[32mverified", "event \u{1b}[1mpush", delivered, "sent by "] {
+        terminal.expect(part).await?;
+    }
+    ensure!(terminal.end().await? == 0, "{}", terminal.shown());
+    ensure!(workspace.runner.wait_for(1, PATIENCE).await?[0].header("ce-trigger") == Some("review"));
+
+    let body = tempfile::NamedTempFile::new()?;
+    std::fs::write(body.path(), r#"{"ref": "refs/heads/mine"}"#)?;
+    let file = body.path().to_string_lossy().into_owned();
+    let own = ["send", "acme-web", "--event", "push", "--body", &file, "--header", "x-mine=yes"];
+    let sent = run(&workspace, &own).await?;
+    ensure!(sent.code == 0 && sent.stdout.lines().count() == 1, "{} {}", sent.stdout, sent.stderr);
+    let story = run(&workspace, &["explain", sent.stdout.trim(), "-o", "json"]).await?;
+    for part in ["refs/heads/mine", "x-mine", "\"verified\": true"] {
+        ensure!(story.stdout.contains(part), "{part}: {}", story.stdout);
+    }
+    // What no trigger wants is not a success.
+    let other = run(&workspace, &["send", "acme-web", "--event", "pull_request", "--wait"]).await?;
+    ensure!(other.code == 4 && other.stderr.contains("its outcome is "), "{} {}", other.code, other.stderr);
+    let unknown = run(&workspace, &["send", "acme-web", "--event", "pusch"]).await?;
+    ensure!(unknown.code == 1 && unknown.stderr.contains("did you mean push?"), "{} {}", unknown.code, unknown.stderr);
+    let missing = run(&workspace, &["send", "other", "--event", "push"]).await?;
+    ensure!(missing.code == 3 && missing.stderr.contains("other"), "{} {}", missing.code, missing.stderr);
+    let nothing = run(&workspace, &["send", "acme-web"]).await?;
+    ensure!(nothing.code == 2, "{} {}", nothing.code, nothing.stderr);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_draft_shows_what_its_runner_would_have_got_and_only_while_it_listens() -> Result<()> {
     if left_out() {
         return Ok(());
