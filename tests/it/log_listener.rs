@@ -13,14 +13,14 @@ use std::net::SocketAddr;
 const SERVER: &str = "bellhop-ingress.bellhop.internal";
 
 /// Asks as the controller does.
-struct Asker {
+pub struct Asker {
     http: reqwest::Client,
     url: String,
     key: String,
 }
 
 impl Asker {
-    fn new(published: &Value, address: SocketAddr) -> Result<Self> {
+    pub fn new(published: &Value, address: SocketAddr) -> Result<Self> {
         let text = |value: &Value| value.as_str().map(str::to_owned).context("it is text");
         let roots = reqwest::Certificate::from_pem_bundle(text(&published["authorities"])?.as_bytes())?;
         let http = reqwest::Client::builder().tls_certs_only(roots).resolve(SERVER, address).build()?;
@@ -33,7 +33,7 @@ impl Asker {
     }
 
     /// The requests of a question, newest first.
-    async fn list(&self, path: &str) -> Result<Vec<Value>> {
+    pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
         let (status, page) = self.ask(path).await?;
         ensure!(status == 200, "{path}: {status} {page}");
         Ok(page["items"].as_array().context("a list")?.clone())

@@ -12,6 +12,7 @@ mod crash_points;
 mod creation;
 mod deletion;
 mod delivery;
+mod drafts;
 mod drift;
 mod election;
 mod examples;

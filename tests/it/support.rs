@@ -104,6 +104,15 @@ impl Pair {
         Ok(Pair { _controller, ingress, public_url, log_address, kubeconfig, data, internal, name })
     }
 
+    /// Starts another replica of the ingress, with a spool of its own.
+    pub fn another_ingress(&self) -> Result<Ingress> {
+        let public = format!("127.0.0.1:{}", free_port()?);
+        let log_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let (name, data) = (format!("{}-another", self.name), world::dir().join(format!("{}-another", self.name)));
+        let _process = spawn_ingress(&name, &public, log_address, &data, &self.internal, &self.kubeconfig)?;
+        Ok(Ingress { _process, public_url: format!("http://{public}"), log_address })
+    }
+
     /// Kills the ingress and starts it again with the same spool.
     pub fn restart_ingress(&mut self) -> Result<()> {
         self.ingress.kill9();
@@ -112,6 +121,13 @@ impl Pair {
         self.ingress = spawn_ingress(&self.name, public, log, data, internal, &self.kubeconfig)?;
         Ok(())
     }
+}
+
+/// A further replica of the ingress; ends when it is dropped.
+pub struct Ingress {
+    _process: Process,
+    pub public_url: String,
+    pub log_address: SocketAddr,
 }
 
 fn spawn_ingress(

@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn annotate(workspace: &Workspace<'_>, trigger: &str, annotations: Value) -> Result<()> {
+pub async fn annotate(workspace: &Workspace<'_>, trigger: &str, annotations: Value) -> Result<()> {
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
     workspace.api::<WorkflowTrigger>().patch(trigger, &PatchParams::default(), &patch).await?;
     Ok(())
