@@ -25,6 +25,7 @@ mod outgoing;
 mod reasons;
 mod renewal;
 mod request_log;
+mod request_log_away;
 mod rotation;
 mod runners;
 mod runners_faulty;

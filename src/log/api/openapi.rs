@@ -3,7 +3,7 @@
 use super::{GROUP, KIND, RESOURCE, SUBSCRIPTIONS, VERSION};
 use crate::log::model::Request;
 use schemars::generate::SchemaSettings;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Beginning of the names of the schemas: the group, backwards.
 const PREFIX: &str = "dev.bellhop.log.v1alpha1";
@@ -120,30 +120,61 @@ fn request() -> Value {
     for own in ["apiVersion", "kind", "metadata"] {
         fields.as_object_mut().map(|fields| fields.remove(own));
     }
-    plain(&mut fields);
+    fields.as_object_mut().into_iter().flatten().for_each(|(_, field)| plain(field));
     fields
 }
 
-/// Takes out what Kubernetes' schemas do not have: kubectl says "object" or "string" of what is there.
+/// What a schema is made of here. The API server merges the documents of all groups into one and reads that by the rules of
+/// Swagger 2.0. A single word that these do not know, such as `oneOf`, and it answers 503 to everybody who wants the
+/// document, whatever for; `kubectl apply` of a `List` is one of them.
+const WORDS: [&str; 7] = ["additionalProperties", "description", "enum", "format", "items", "properties", "type"];
+
+/// Says a schema in these words: of "one of these texts" the texts, of "this or null" this, and of what has no common type
+/// only its description.
 fn plain(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => {
-            fields.remove("nullable");
-            if let Some(format) = fields.get("format").and_then(Value::as_str)
-                && format.starts_with("uint")
-            {
-                fields.remove("format");
-            }
-            fields.values_mut().for_each(plain);
+    let Some(fields) = schema.as_object_mut() else { return };
+    for word in ["anyOf", "oneOf"] {
+        if let Some(Value::Array(choices)) = fields.remove(word) {
+            choose(fields, choices);
         }
-        Value::Array(items) => items.iter_mut().for_each(plain),
-        _ => {}
+    }
+    if let Some(Value::Array(types)) = fields.get("type").cloned() {
+        match types.iter().filter(|of| *of != "null").collect::<Vec<_>>().as_slice() {
+            [only] => fields.insert("type".to_owned(), (*only).clone()),
+            _ => fields.remove("type"),
+        };
+    }
+    let unsigned = fields.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"));
+    fields.retain(|word, _| WORDS.contains(&word.as_str()) && !(unsigned && word == "format"));
+    fields.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten().for_each(|(_, of)| plain(of));
+    fields.get_mut("items").into_iter().for_each(plain);
+    fields.get_mut("additionalProperties").into_iter().for_each(plain);
+}
+
+/// Puts what these choices have in common into the schema that they belong to.
+fn choose(fields: &mut Map<String, Value>, mut choices: Vec<Value>) {
+    choices.retain(|choice| choice["type"] != "null");
+    if let [Value::Object(only)] = choices.as_slice() {
+        only.iter().for_each(|(word, value)| {
+            fields.entry(word.clone()).or_insert_with(|| value.clone());
+        });
+        return;
+    }
+    let texts = choices.iter().map(|choice| match (&choice["const"], &choice["enum"]) {
+        (Value::String(text), _) => Some(vec![json!(text)]),
+        (_, Value::Array(texts)) => Some(texts.clone()),
+        _ => None,
+    });
+    if let Some(texts) = texts.collect::<Option<Vec<_>>>() {
+        fields.insert("type".to_owned(), json!("string"));
+        fields.insert("enum".to_owned(), texts.concat().into());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     /// Every `$ref` of a document.
     fn references(document: &Value, found: &mut Vec<String>) {
@@ -155,6 +186,35 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|item| references(item, found)),
             _ => {}
         }
+    }
+
+    /// The words of a schema and of those in it.
+    fn words(schema: &Value, found: &mut BTreeSet<String>) {
+        let Some(fields) = schema.as_object() else { return };
+        found.extend(fields.keys().cloned());
+        schema["properties"].as_object().into_iter().flatten().for_each(|(_, of)| words(of, found));
+        words(&schema["items"], found);
+        words(&schema["additionalProperties"], found);
+    }
+
+    #[test]
+    fn schemas_have_no_word_that_would_spoil_the_document_of_all_kinds() {
+        let mut found = BTreeSet::new();
+        version_2()["definitions"].as_object().unwrap().values().for_each(|schema| words(schema, &mut found));
+        let extensions = ["x-kubernetes-group-version-kind", "x-kubernetes-preserve-unknown-fields"];
+        let known: BTreeSet<_> = WORDS.into_iter().chain(extensions).chain(["$ref"]).map(str::to_owned).collect();
+        assert!(found.contains("enum") && found.is_subset(&known), "{found:?}");
+    }
+
+    #[test]
+    fn what_swagger_cannot_say_is_said_more_simply() {
+        let fields = request();
+        assert_eq!(fields["outcome"]["type"], "string");
+        assert!(fields["outcome"]["enum"].as_array().unwrap().contains(&json!("DeadLettered")), "{fields}");
+        assert_eq!(fields["note"]["type"], "string");
+        let trigger = &fields["events"]["items"]["properties"]["triggers"]["items"]["properties"];
+        assert_eq!(trigger["delivery"]["properties"]["state"]["enum"], json!(["Pending", "Delivered", "DeadLettered"]));
+        assert!(trigger["delivery"]["description"].is_string(), "{trigger}");
     }
 
     #[test]

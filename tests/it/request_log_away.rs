@@ -1,0 +1,116 @@
+//! What those who do not use the request log notice of its being an aggregated API: nothing while it answers, and while
+//! nobody answers for it, no more than docs/operations.md says.
+
+use crate::request_log::left_out;
+use crate::support::{NAMESPACE, Own, PATIENCE};
+use anyhow::{Context, Result, ensure};
+use bellhop_harness::control_plane::ControlPlane;
+use bellhop_harness::{eventually, world};
+use serde_json::json;
+use std::path::PathBuf;
+
+const SERVICE: &str = "apiservice/v1alpha1.log.bellhop.dev";
+/// What kubectl asks for before it looks at a `List` itself.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// A file with a `List`, as `kubectl get -o yaml` writes them. kubectl checks one on its own machine, against the
+/// documents of the API server.
+fn list(round: &str) -> Result<PathBuf> {
+    let config_map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "unrelated", "namespace": "default"},
+        "data": {"round": round},
+    });
+    let trigger = json!({
+        "apiVersion": "bellhop.dev/v1alpha1", "kind": "WorkflowTrigger",
+        "metadata": {"name": "related", "namespace": "default", "labels": {"round": round}},
+        "spec": {"subscriptionRef": {"name": "none"}, "event": "push", "workflow": "none",
+                 "runner": {"service": {"name": "none", "port": 80}}},
+    });
+    let file = world::dir().join(format!("list-{round}.json"));
+    std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": [config_map, trigger]}).to_string())?;
+    Ok(file)
+}
+
+/// All that everybody does, with a kubectl that remembers nothing.
+async fn everything_else_works(control_plane: &ControlPlane, round: &str) -> Result<()> {
+    let run = async |args: &[&str]| {
+        let mut command = control_plane.kubectl_command(args);
+        command.env("KUBECACHEDIR", world::dir().join(format!("cache-{round}")));
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{round}: kubectl {args:?}: {err}");
+        ensure!(err.is_empty(), "{round}: kubectl {args:?} complains: {err}");
+        Ok(out.into_owned())
+    };
+    let file = list(round)?;
+    let file = file.to_str().context("the path is text")?;
+    for how in [&["apply", "-f", file][..], &["apply", "--server-side", "--force-conflicts", "-f", file]] {
+        let applied = run(how).await?;
+        ensure!(applied.contains("configmap/unrelated") && applied.contains("workflowtrigger"), "{round}: {applied}");
+    }
+    for args in [
+        &["get", "namespaces"][..],
+        &["get", "configmaps,workflowtriggers.bellhop.dev", "-A"],
+        &["explain", "workflowtrigger.spec"],
+        &["explain", "configmap.data"],
+        &["delete", "-f", file],
+    ] {
+        run(args).await?;
+    }
+    Ok(())
+}
+
+/// The document of all kinds, in the form in which kubectl reads it.
+async fn openapi(control_plane: &ControlPlane, accept: &str) -> Result<Vec<u8>> {
+    let request = axum::http::Request::get("/openapi/v2").header("accept", accept).body(kube::client::Body::empty())?;
+    let answer = control_plane.client().await?.send(request).await?;
+    ensure!(answer.status().is_success(), "/openapi/v2 as {accept}: {}", answer.status());
+    Ok(answer.into_body().collect_bytes().await?.to_vec())
+}
+
+#[tokio::test]
+async fn others_notice_nothing_of_the_request_log_and_little_of_its_absence() -> Result<()> {
+    if left_out() {
+        return Ok(());
+    }
+    let mut own = Own::start("log-away", &[]).await?;
+    own.control_plane.register_request_log(NAMESPACE, own.bellhop.internal_port()).await?;
+    let control_plane = &own.control_plane;
+    let name = b"dev.bellhop.log.v1alpha1.Request";
+    eventually(PATIENCE, "the document of all kinds has those of the request log", async || {
+        let document = openapi(control_plane, "application/json").await?;
+        ensure!(document.windows(name.len()).any(|words| words == name), "{} bytes without", document.len());
+        Ok(())
+    })
+    .await?;
+    openapi(control_plane, PROTOBUF).await?;
+    everything_else_works(control_plane, "served").await?;
+
+    // Nobody answers any more.
+    own.bellhop.terminate().await?;
+    let kubectl = async |args: &[&str]| own.control_plane.kubectl(args).await;
+    kubectl(&["wait", "--for=condition=Available=False", "--timeout=90s", SERVICE]).await?;
+    everything_else_works(&own.control_plane, "away").await?;
+    openapi(&own.control_plane, PROTOBUF).await?;
+    // The one thing that waits.
+    let namespace = own.control_plane.create_namespace("log-away").await?;
+    kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await?;
+    eventually(PATIENCE, "the namespace waits for the group", async || {
+        let path = "jsonpath={.status.conditions[?(@.status=='True')].reason}";
+        let reasons = kubectl(&["get", "namespace", &namespace, "-o", path]).await?;
+        ensure!(reasons.contains("DiscoveryFailed"), "{reasons:?}");
+        Ok(())
+    })
+    .await?;
+    // An API server that has never heard of the group's kinds.
+    own.control_plane.stop_api_server().await?;
+    own.control_plane.start_api_server().await?;
+    everything_else_works(&own.control_plane, "unheard-of").await?;
+    openapi(&own.control_plane, PROTOBUF).await?;
+
+    own.bellhop.restart().await?;
+    let kubectl = async |args: &[&str]| own.control_plane.kubectl(args).await;
+    kubectl(&["wait", "--for=condition=Available", "--timeout=90s", SERVICE]).await?;
+    kubectl(&["wait", "--for=delete", "--timeout=120s", &format!("namespace/{namespace}")]).await?;
+    everything_else_works(&own.control_plane, "back").await
+}
