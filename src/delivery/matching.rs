@@ -37,12 +37,17 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
     if events.is_empty() {
         return nothing(NO_EVENT.to_owned());
     }
-    let identity = identity(request.delivery_id.as_deref(), &request.body);
+    // A sample that is sent again is no repetition, also where its id is not made anew.
+    let is_sample = request.sent.is_some();
+    let identity = match is_sample {
+        true => request.id.to_string(),
+        false => identity(request.delivery_id.as_deref(), &request.body),
+    };
     let mut room = MOST_VARIABLES;
     let events = events.iter().map(|event| {
         let identity = match &event.own_id {
-            Some(id) => format!("item:{id}"),
-            None => format!("{identity}/{}", event.item),
+            Some(id) if !is_sample => format!("item:{id}"),
+            _ => format!("{identity}/{}", event.item),
         };
         let id = Uuid::new_v5(&request.subscription, identity.as_bytes());
         match_event(route, &reading, event, id, at, &mut room)

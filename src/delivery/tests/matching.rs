@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::api::WorkflowTrigger;
+use crate::spool::SentBy;
 use k8s_openapi::jiff::Timestamp;
+use std::collections::HashSet;
 
 #[test]
 fn every_trigger_of_the_event_is_held_against_it() {
@@ -96,7 +98,7 @@ fn items_are_events_with_ids_of_their_own() {
     let body = json!({"list": vec![json!({"kind": "push"}); 40], "large": large}).to_string();
     let (first, again) = (request(1, "", &body), request(1, "", &body));
     let (first, again) = (matched(&handle, &first), matched(&handle, &again));
-    let ids: std::collections::HashSet<Uuid> = first.events.iter().map(|event| event.id).collect();
+    let ids: HashSet<Uuid> = first.events.iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), 40);
     assert!(first.events.iter().zip(&again.events).all(|(first, again)| first.id == again.id));
     // Forty times a mebibyte is more than one request may become.
@@ -124,8 +126,16 @@ fn an_item_with_an_id_is_the_same_event_in_every_request() {
     assert_eq!(ids(json!([item("b"), item("c"), item("a")])), [first[1], ids(json!([item("c")]))[0], first[0]]);
     // Nothing is lost that has no id, an empty one, one that is no text, or the same as another of its request.
     let odd = ids(json!([item("a"), item("a"), item(""), {"kind": "push"}, {"kind": "push", "id": 7}]));
-    assert_eq!(odd.iter().collect::<std::collections::HashSet<_>>().len(), 5);
+    assert_eq!(odd.iter().collect::<HashSet<_>>().len(), 5);
     assert_eq!(odd[0], first[0]);
+    // Nor is a sample the same event as the one before, or as a real one.
+    let sample = |n: u128| {
+        let sent = Some(SentBy { by: "jane".into(), unsigned: None });
+        let sample = Request { id: Uuid::from_u128(n), sent, ..request(1, "", &json!([item("a")]).to_string()) };
+        matched(&handle, &sample).events[0].id
+    };
+    assert_eq!(HashSet::from([sample(1), sample(2), first[0]]).len(), 3);
+    assert_eq!(sample(1), sample(1));
 }
 
 #[test]
