@@ -1,6 +1,6 @@
 //! The callback secrets of a Subscription: the current one, those of single webhooks, and those that are still accepted.
 
-use super::{Custody, WebhookRecord};
+use super::{Custody, WebhookRecord, WebhookState};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use subtle::ConstantTimeEq;
@@ -72,12 +72,24 @@ impl Custody {
         self.secret_origin == SecretOrigin::NotNeeded || !self.secrets().is_empty()
     }
 
-    /// Whether the secret that callbacks are signed with from now on has still to be told: by the external system, or by a
-    /// person. Secrets of webhooks that are gone are accepted meanwhile.
+    /// Whether a secret that callbacks may be signed with from now on has still to be told: by the external system, for any
+    /// of the webhooks, or by a person. Secrets of other webhooks, and of those that are gone, are accepted meanwhile.
     pub fn awaits_secret(&self) -> bool {
-        matches!(self.secret_origin, SecretOrigin::External | SecretOrigin::Given)
-            && self.callback_secret.is_empty()
-            && self.webhooks.iter().all(|record| record.secret.is_none())
+        let has_none = |record: &WebhookRecord| record.secret.is_none();
+        let told_with_the_webhook = |record: &WebhookRecord| {
+            matches!(record.state, WebhookState::Creating | WebhookState::Created { .. }) && has_none(record)
+        };
+        let told_later = |record: &WebhookRecord| record.is_registered() && has_none(record);
+        let none_yet = self.callback_secret.is_empty() && self.webhooks.iter().all(has_none);
+        match self.secret_origin {
+            SecretOrigin::Given => none_yet,
+            SecretOrigin::External => {
+                none_yet
+                    || self.webhooks.iter().any(told_with_the_webhook)
+                    || self.callback_secret.is_empty() && self.webhooks.iter().any(told_later)
+            }
+            SecretOrigin::Generated | SecretOrigin::NotNeeded => false,
+        }
     }
 
     /// Forgets a webhook that is gone, or is deleted to make room, although none has taken its place yet. Its secret, if the

@@ -93,6 +93,43 @@ fn the_secret_of_a_webhook_that_is_gone_is_accepted_for_a_while_and_another_one_
 }
 
 #[test]
+fn the_secret_of_each_webhook_that_is_made_is_awaited() {
+    let told = |id: &str, secret: &str| WebhookRecord { secret: Some(secret.to_owned()), ..registered(id) };
+    // One for each event: the second is made.
+    let mut each = custody(SecretOrigin::External);
+    each.webhooks.push(told("1", "of-the-first-8e41"));
+    assert!(!each.awaits_secret());
+    let making = WebhookRecord::creating(Some("push".into()));
+    let attempt = making.attempt;
+    each.webhooks.push(making);
+    assert!(each.awaits_secret());
+    // It is made, and a later call tells the secret.
+    each.webhook_mut(attempt).unwrap().state = WebhookState::Created { id: "2".into() };
+    assert!(each.awaits_secret());
+    each.webhook_mut(attempt).unwrap().secret = Some("of-the-second-1d07".into());
+    assert!(!each.awaits_secret());
+    // One that cannot be used signs nothing that has to be believed.
+    each.webhook_mut(attempt).unwrap().secret = None;
+    each.reject(attempt);
+    assert!(!each.awaits_secret());
+    // A handshake tells the secret of the one that takes another's place.
+    let mut shaken = custody(SecretOrigin::External);
+    shaken.callback_secret = "first-told-51c7".into();
+    shaken.webhooks.push(registered("1"));
+    assert!(!shaken.awaits_secret());
+    shaken.webhooks.push(WebhookRecord::creating(None));
+    shaken.await_secret();
+    assert!(shaken.awaits_secret());
+    // What Bellhop or a person has chosen is known before.
+    for origin in [SecretOrigin::Generated, SecretOrigin::NotNeeded, SecretOrigin::Given] {
+        let mut known = custody(origin);
+        known.callback_secret = "chosen-a-77b2".into();
+        known.webhooks.push(WebhookRecord::creating(None));
+        assert!(!known.awaits_secret(), "{origin:?}");
+    }
+}
+
+#[test]
 fn the_callback_name_follows_from_the_token_and_does_not_tell_it() {
     let name = custody(SecretOrigin::Generated).callback_name();
     assert_eq!(name.len(), "bellhop-".len() + 16);

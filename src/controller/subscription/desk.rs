@@ -2,7 +2,7 @@
 
 use crate::controller::Context;
 use crate::plugin::Plugin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Most calls to the external system after which a pass begins no further step.
@@ -14,11 +14,12 @@ const LONGEST: Duration = Duration::from_secs(45);
 pub struct Tally {
     begun: Instant,
     calls: AtomicUsize,
+    published: AtomicBool,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { begun: Instant::now(), calls: AtomicUsize::new(0) }
+        Self { begun: Instant::now(), calls: AtomicUsize::new(0), published: AtomicBool::new(false) }
     }
 }
 
@@ -31,6 +32,11 @@ impl Tally {
     /// Whether the external system was called.
     pub fn has_called(&self) -> bool {
         self.calls.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a step has published a route of its own since this was asked last.
+    pub fn take_publication(&self) -> bool {
+        self.published.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -51,6 +57,11 @@ impl Desk<'_> {
     /// Counts a call to the external system.
     pub fn count(&self) {
         self.tally.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the step publishes a route, which may not be that of what is stored afterwards.
+    pub fn note_publication(&self) {
+        self.tally.published.store(true, Ordering::Relaxed);
     }
 
     /// The time, in milliseconds since the Unix epoch. A step can take a while.

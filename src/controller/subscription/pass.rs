@@ -170,11 +170,20 @@ impl<'a> Pass<'a> {
         let desk = Desk { context: self.context, plugin, tally: &tally, now: now() };
         let taken = self.step(step, &desk).await;
         self.tally = tally;
+        let published = self.tally.take_publication();
+        if published {
+            self.live = None;
+        }
         match taken {
             Ok(stored) => self.stored = Some(stored),
             Err(Failure::Blocked(blocked)) => {
                 // The step may have stored something before it failed, such as that a create call was made.
                 self.stored = self.context.vault.get(self.uid).await?;
+                if let Some(stored) = self.stored.as_ref().filter(|_| published)
+                    && accept::publish(self.context, &stored.custody).await.is_ok()
+                {
+                    self.live = Some(calls::route(self.context, &stored.custody).version().digest);
+                }
                 return Err(Failure::Blocked(blocked));
             }
             Err(failure) => return Err(failure),

@@ -2,11 +2,11 @@
 //!
 //! What is about to be done is stored before each call, and what came of it after it.
 
-use super::Blocked;
 use super::calls::{Calls, Changed, NotCreated};
 use super::desk::Desk;
 use super::times::{OVERLAP, millis};
 use super::upkeep::retire;
+use super::{Blocked, accept};
 use crate::api::{reason, type_};
 use crate::controller::Failure;
 use crate::controller::custody::{Custody, SecretOrigin, Stored, WebhookRecord, WebhookState};
@@ -124,6 +124,7 @@ pub async fn create(
             custody.await_secret();
         }
     };
+    announce(desk, &stored.custody, begin).await?;
     let stored = desk.context.vault.record(stored, begin).await?;
     match Calls::new(desk, &stored.custody, type_::WEBHOOK_REGISTERED).about(&record).create().await {
         Ok(captured) => settle(desk, &stored, &record, captured).await,
@@ -147,6 +148,19 @@ pub async fn create(
             })
         }
     }
+}
+
+/// Lets the ingress know that a secret will be told, if it does not yet, before anything can be signed with it: what arrives
+/// before the secret does is to come back, and not to be refused. `begin` is what is about to be stored; if the ingress
+/// cannot be told, nothing is begun.
+async fn announce(desk: &Desk<'_>, custody: &Custody, begin: impl Fn(&mut Custody)) -> Result<(), Failure> {
+    let mut begun = custody.clone();
+    begin(&mut begun);
+    if begun.awaits_secret() && !custody.awaits_secret() {
+        desk.note_publication();
+        accept::publish(desk.context, &begun).await?;
+    }
+    Ok(())
 }
 
 /// Says what may be done where the webhook that is to be replaced may be why another one is refused. It is not deleted on

@@ -1,6 +1,6 @@
 //! Webhooks that end after a few seconds unless they are renewed, while deliveries arrive all the time.
 
-use super::stage::{Stage, webhooks_become};
+use super::stage::{Stage, brisk, webhooks_become};
 use crate::support::PATIENCE;
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
@@ -151,4 +151,25 @@ async fn a_webhook_that_is_gone_when_it_is_to_be_prolonged_is_made_anew() -> Res
     let events = stage.workspace.control_plane.kubectl(["-n", &stage.workspace.namespace, "get", "events"]).await?;
     ensure!(events.contains("WebhookRepaired"), "{events}");
     stage.ends_with_nothing().await
+}
+
+/// A person has disabled the webhook, and no call can enable it: another one takes its place, whose secret the vendor chooses.
+/// What that one sends before Bellhop is told comes back.
+#[tokio::test]
+async fn what_a_replacement_sends_before_its_secret_is_told_comes_back() -> Result<()> {
+    let vendor = airtable::Airtable { life: Duration::from_secs(3600) };
+    let stage = Stage::brisk("airtable", vendor, json!({"base": "appAcme"})).await?;
+    stage.credentials(&[("token", airtable::TOKEN)]).await?;
+    stage.subscribe(&["tableData"]).await?;
+    stage.ready().await?;
+    let old = stage.one_webhook().await?;
+    let desk = stage.vendor.desk();
+    desk.hold_next(1, "POST", "/webhooks", Duration::from_secs(5));
+    ensure!(desk.change(&old.id, |webhook| webhook.enabled = false));
+    // It is disabled, but what it has sent before may still arrive.
+    let late = bellhop_harness::vendor::Webhook { enabled: true, ..old };
+    stage.comes_back_until_its_secret_is_told(&[late], "tableData").await?;
+    stage.event_says("WebhookRepaired", "it was replaced").await?;
+    stage.one_webhook().await?;
+    stage.ends_with_nothing_at(&brisk().await.bellhop).await
 }

@@ -1,10 +1,12 @@
 //! One webhook for each event.
 
 use super::stage::{SUBSCRIPTION, Stage, condition};
-use crate::support::note_secret;
+use crate::support::{PATIENCE, note_secret};
 use anyhow::{Result, ensure};
-use bellhop_harness::vendor::{Vendor, mailgun, shopify};
+use bellhop_harness::eventually;
+use bellhop_harness::vendor::{Vendor, mailgun, shopify, webflow};
 use serde_json::json;
+use std::time::Duration;
 
 /// Two events make two webhooks; the status names both; each event runs what it should; nothing is left.
 async fn two_webhooks<V: Vendor>(stage: Stage<'_, V>, events: [&str; 2], sent: [&str; 2]) -> Result<()> {
@@ -77,5 +79,31 @@ async fn what_is_gone_of_several_is_no_obstacle() -> Result<()> {
     stage.ready().await?;
     let webhooks = stage.vendor.desk().webhooks();
     ensure!(stage.vendor.desk().remove(&webhooks[0].id));
+    stage.ends_with_nothing().await
+}
+
+/// The vendor chooses the secret of each webhook. The second one may send before Bellhop is told its secret, although that
+/// of the first one is known.
+#[tokio::test]
+async fn what_the_second_webhook_sends_before_its_secret_is_told_comes_back() -> Result<()> {
+    let stage = Stage::new("webflow", webflow::Webflow, json!({"site": "acme"})).await?;
+    stage.credentials(&[("token", webflow::TOKEN)]).await?;
+    let events = ["form_submission", "site_publish"];
+    // Each create call is answered late.
+    stage.vendor.desk().hold_next(2, "POST", "/webhooks", Duration::from_secs(5));
+    stage.subscribe(&events).await?;
+    let mut trigger = stage.workspace.trigger("publish", SUBSCRIPTION);
+    trigger["spec"]["event"] = json!(events[1]);
+    stage.workspace.create_trigger(trigger).await?;
+    let first = eventually(PATIENCE, "the second webhook", async || {
+        let webhooks = stage.vendor.desk().webhooks();
+        ensure!(webhooks.len() == 2, "{webhooks:?}");
+        Ok(webhooks[0].clone())
+    })
+    .await?;
+    note_secret(&first.secret)?;
+    stage.comes_back_until_its_secret_is_told(&[first], events[1]).await?;
+    stage.ready().await?;
+    stage.an_event_runs(events[0]).await?;
     stage.ends_with_nothing().await
 }

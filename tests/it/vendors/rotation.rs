@@ -24,8 +24,8 @@ enum Told {
 }
 
 /// Sends each event to every webhook that wants it, again and again, until `done`; gives how many were accepted. None may be
-/// refused. Where the vendor tells a secret late, a new webhook may be refused until it has done so, beside an old one that
-/// delivers the same; it tries again, as vendors do, and is accepted then.
+/// refused. Where the vendor tells a secret late, a new webhook is told to come back until it has done so, beside an old one that
+/// delivers the same; it does, and is accepted then.
 async fn traffic<V: Vendor>(stage: &Stage<'_, V>, sent: &[&str], told: Told, done: &AtomicBool) -> Result<usize> {
     let ids = |webhooks: &[Webhook]| webhooks.iter().map(|webhook| webhook.id.clone()).collect::<BTreeSet<_>>();
     let old = ids(&stage.vendor.desk().webhooks());
@@ -36,13 +36,17 @@ async fn traffic<V: Vendor>(stage: &Stage<'_, V>, sent: &[&str], told: Told, don
                 number += 1;
                 let send = async || {
                     let delivery = stage.vendor.vendor().delivery(&webhook, event, number);
-                    delivery.send().await?.accepted().with_context(|| format!("{event} of webhook {}", webhook.id))
+                    delivery.send().await.with_context(|| format!("{event} of webhook {}", webhook.id))
                 };
                 let others = stage.vendor.desk().webhooks();
-                if let Err(refused) = send().await {
+                let answered = send().await?;
+                if answered.clone().accepted().is_err() {
                     let beside = others.iter().any(|other| other.wants(event) && old.contains(&other.id));
-                    ensure!(told == Told::Late && !old.contains(&webhook.id) && beside, refused);
-                    eventually(Duration::from_secs(5), "it is accepted when its secret is known", send).await?;
+                    let late = told == Told::Late && !old.contains(&webhook.id) && beside;
+                    // It is told to come back, and not that nobody believes it.
+                    ensure!(late && answered.status == 503, "{answered:?} to {event} of webhook {}", webhook.id);
+                    let again = async || send().await?.accepted();
+                    eventually(Duration::from_secs(5), "it is accepted when its secret is known", again).await?;
                 }
                 accepted += 1;
             }

@@ -194,6 +194,43 @@ impl<'a, V: Vendor> Stage<'a, V> {
         self.workspace.collect(bellhop).await
     }
 
+    /// Waits for a webhook besides `old`, whose secret Bellhop cannot know yet because the vendor holds its answer back. What
+    /// it sends meanwhile comes back, believed by nobody, while the old ones are believed; it is accepted in the end, and
+    /// only what has the right signature.
+    pub async fn comes_back_until_its_secret_is_told(&self, old: &[Webhook], event: &str) -> Result<()> {
+        let deliver =
+            async |webhook: &Webhook, number: u64| self.vendor.vendor().delivery(webhook, event, number).send().await;
+        let before = self.workspace.runner.count();
+        let new = eventually(PATIENCE, "another webhook", async || {
+            let webhooks = self.vendor.desk().webhooks();
+            webhooks.into_iter().find(|webhook| !old.iter().any(|old| old.id == webhook.id)).context("none yet")
+        })
+        .await?;
+        note_secret(&new.secret)?;
+        // A key that no webhook has; where keys are base64, it is that too.
+        let forged = Webhook { secret: "Zm9yZ2VkLWtleS0x".to_owned(), ..new.clone() };
+        for webhook in [&new, &forged] {
+            let answered = deliver(webhook, 7_000_001).await?;
+            ensure!(answered.status == 503 && !answered.header("retry-after").is_empty(), "{answered:?}");
+        }
+        for webhook in old.iter().filter(|webhook| webhook.wants(event)) {
+            deliver(webhook, 7_000_002).await?.accepted().context("of an old webhook, all the while")?;
+        }
+        let old_ones = old.iter().filter(|webhook| webhook.wants(event)).count();
+        self.nothing_runs(before + old_ones).await?;
+        eventually(PATIENCE, "it is accepted when its secret is known", async || {
+            deliver(&new, 7_000_001).await?.accepted()
+        })
+        .await?;
+        self.workspace.runner.wait_for(before + old_ones + 1, PATIENCE).await?;
+        eventually(PATIENCE, "what nothing proves is refused again", async || {
+            let answered = deliver(&forged, 7_000_003).await?;
+            ensure!(answered.status == 401, "{answered:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Asks for another callback secret, by a value of the annotation that was not there before.
     pub async fn ask_for_rotation(&self, value: &str) -> Result<()> {
         let patch = json!({"metadata": {"annotations": {"bellhop.dev/rotate-requested-at": value}}});

@@ -121,6 +121,8 @@ struct State {
     numbers: u64,
     /// What happens to the next calls: with which status they fail, if at all.
     failures: VecDeque<(String, String, Option<u16>)>,
+    /// For how long the answers to the next calls are held back.
+    holds: VecDeque<(String, String, Duration)>,
 }
 
 /// The books of one vendor.
@@ -234,6 +236,22 @@ impl Desk {
     /// Lets the next call with this method and this text in its path pass, before what [`Desk::fail_next`] orders later.
     pub fn pass_next(&self, method: &str, path: &str) {
         self.state().failures.push_back((method.to_owned(), path.to_owned(), None));
+    }
+
+    /// Lets the answers to the next `times` calls with this method and this text in their path come so much later than what
+    /// they tell of, so that a test can look at the moment in between.
+    pub fn hold_next(&self, times: usize, method: &str, path: &str, time: Duration) {
+        let mut state = self.state();
+        for _ in 0..times {
+            state.holds.push_back((method.to_owned(), path.to_owned(), time));
+        }
+    }
+
+    /// For how long the answer to this call is to be held back.
+    pub fn held(&self, method: &str, path: &str) -> Duration {
+        let mut state = self.state();
+        let at = state.holds.iter().position(|hold| hold.0 == method && path.contains(&hold.1));
+        at.and_then(|at| state.holds.remove(at)).map(|(_, _, time)| time).unwrap_or_default()
     }
 
     /// Takes back what [`Desk::fail_next`] has ordered.

@@ -103,10 +103,20 @@ impl<V: Vendor> Standin<V> {
             if let Some(status) = books.note(call.method.as_str(), &call.path) {
                 return std::future::ready(answer_error(status, "the test lets this call fail")).boxed();
             }
-            match behaviour.answer(&books, &Asked::new(&call)) {
+            let held = books.held(call.method.as_str(), &call.path);
+            let reply = match behaviour.answer(&books, &Asked::new(&call)) {
                 Answer::Now(reply) => std::future::ready(reply).boxed(),
                 Answer::Later(reply) => reply,
+            };
+            if held.is_zero() {
+                return reply;
             }
+            async move {
+                let reply = reply.await;
+                tokio::time::sleep(held).await;
+                reply
+            }
+            .boxed()
         }))?;
         Ok(Standin { server, desk, vendor, numbers: Arc::default() })
     }
