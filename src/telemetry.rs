@@ -22,6 +22,7 @@
 //! | `bellhop_delivery_attempt_seconds` | histogram | | duration of one attempt |
 //! | `bellhop_delivery_delay_seconds` | histogram | | from the acceptance of a request to its delivery |
 //! | `bellhop_runner_circuits_open` | gauge | | runners that are left alone because they do not answer, counted for each workspace that calls them |
+//! | `bellhop_requests_waiting` | gauge | | requests whose senders wait for a runner's answer |
 //! | `bellhop_reconciles_total` | counter | `kind`, `outcome` | reconciliations |
 //! | `bellhop_external_calls_total` | counter | `plugin`, `call`, `status` | calls to external systems; `call` is a field of `webhook`, such as `create`, or what is asked of OAuth: `oauth2.code`, `oauth2.refresh`, `oauth2.clientCredentials`, `oauth2.revoke`; `status` is `2xx` to `5xx`, `other`, or `none` without an answer |
 //! | `bellhop_admissions_total` | counter | `kind`, `outcome` | objects that the API server asked about, by [`Admitted`] |
@@ -267,6 +268,7 @@ struct Inner {
     attempt_duration: Histogram,
     delivery_delay: Histogram,
     circuits_open: Gauge,
+    requests_waiting: Gauge,
     reconciles: Family<ReconcileLabels, Counter>,
     external_calls: Family<CallLabels, Counter>,
     admissions: Family<AdmissionLabels, Counter>,
@@ -305,6 +307,7 @@ impl Metrics {
             attempt_duration: add_seconds(r, "delivery_attempt", "Duration of one attempt", &SLOW),
             delivery_delay: add_seconds(r, "delivery_delay", "From acceptance to delivery", &SLOW),
             circuits_open: add(r, "runner_circuits_open", "Runners that do not answer", Gauge::default()),
+            requests_waiting: add(r, "requests_waiting", "Senders that wait for a runner", Gauge::default()),
             reconciles: add(r, "reconciles", "Reconciliations", Family::default()),
             external_calls: add(r, "external_calls", "Calls to external systems", Family::default()),
             admissions: add(r, "admissions", "Objects that the API server asked about", Family::default()),
@@ -381,6 +384,11 @@ impl Metrics {
     /// Sets how many runners are left alone because they do not answer.
     pub fn circuits_open(&self, open: usize) {
         self.0.circuits_open.set(integer(open));
+    }
+
+    /// Sets the number of requests whose senders wait for a runner's answer.
+    pub fn requests_waiting(&self, waiting: usize) {
+        self.0.requests_waiting.set(integer(waiting));
     }
 
     /// Counts a reconciliation of an object of this kind.

@@ -271,6 +271,8 @@ impl Ingress {
         };
         let delivery_end = CancellationToken::new();
         let waiting = ingress::Waiting::default();
+        let waits = waiting.clone();
+        metrics.before_export("requests_waiting", move |metrics| metrics.requests_waiting(waits.count()));
         let delivery = delivery::start(
             delivery::Context {
                 routes: routes.clone(),

@@ -104,6 +104,11 @@ impl Lines {
         taken
     }
 
+    /// Every delivery that is held.
+    pub fn held(&self) -> impl Iterator<Item = &PendingDelivery> {
+        self.holding.iter().filter_map(|trigger| self.lines.get(trigger)).flat_map(|line| line.held.values())
+    }
+
     /// Triggers with deliveries that are held.
     pub fn holding(&self) -> &HashSet<Uuid> {
         &self.holding

@@ -159,6 +159,12 @@ impl<T> Queue<T> {
         self.offer(lane);
     }
 
+    /// What waits in a workspace for this runner.
+    pub fn waiting<'a>(&'a self, way: &'a Way) -> impl Iterator<Item = &'a T> {
+        let lines = self.workspaces.get(&way.workspace).into_iter().flat_map(|workspace| workspace.lines.values());
+        lines.filter(|line| line.runner == way.runner).flat_map(|line| &line.waiting)
+    }
+
     /// Takes the next delivery that may start; [`done`](Self::done) must be told when it has ended. `admits` is asked last
     /// whether the runner may be called now; if not, [`reopen`](Self::reopen) must be told when it may be asked again.
     pub fn start(&mut self, mut admits: impl FnMut(&Way) -> bool) -> Option<(Lane, T)> {

@@ -321,6 +321,7 @@ impl<A: Attempts> Scheduler<A> {
             Some(Change::Opened { until, anew }) => {
                 let seconds = until.saturating_sub(self.attempts.now()) / 1000;
                 if anew {
+                    self.tell_who_waits(way);
                     warn!(%workspace, %runner, seconds, "a runner does not answer; its deliveries wait");
                 } else {
                     info!(%workspace, %runner, seconds, "a runner does not answer yet");
@@ -339,6 +340,13 @@ impl<A: Attempts> Scheduler<A> {
         if change.is_some() {
             self.attempts.circuits(&self.circuits.open());
         }
+    }
+
+    /// Tells of those that were about to be attempted for the first time when their runner began to be left alone.
+    fn tell_who_waits(&self, way: &Way) {
+        let held = self.lines.held().filter(|delivery| self.attempts.way(delivery) == *way);
+        let new = self.due.waiting(way).chain(held).filter(|delivery| delivery.attempts == 0);
+        new.for_each(|delivery| self.attempts.rests(delivery));
     }
 
     async fn stop(mut self) {

@@ -134,7 +134,12 @@ impl Waiting {
 
     /// Whether any request waits. If not, there is nobody to be told of anything.
     pub fn any(&self) -> bool {
-        self.0.count.load(Ordering::Acquire) > 0
+        self.count() > 0
+    }
+
+    /// How many requests wait.
+    pub fn count(&self) -> usize {
+        self.0.count.load(Ordering::Acquire)
     }
 
     /// Says from which deliveries of a request an answer may come, before any of them begins.
@@ -315,6 +320,7 @@ mod tests {
         let second = waiting.enter(id(2), id(9)).unwrap();
         assert!(waiting.enter(id(3), id(9)).is_none(), "of one Subscription");
         let other = waiting.enter(id(4), id(8)).unwrap();
+        assert_eq!(waiting.count(), 3);
         assert!(waiting.enter(id(5), id(7)).is_none(), "in all");
         // The sender goes away: nothing is left of it, and an answer that comes now goes nowhere.
         waiting.matched(id(1), vec![delivery(1, 1)]);

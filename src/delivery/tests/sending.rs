@@ -482,3 +482,41 @@ async fn a_runner_that_is_left_alone_keeps_nobody_waiting() {
     assert_eq!(told[0], failed, "{told:?}");
     assert_eq!(told[11], NoAnswer::Resting("trigger-1".to_owned()));
 }
+
+/// A runner takes connections and says nothing, and more senders wait than it may be asked for at once: those in the line hear
+/// at once that it is left alone, and not when their time is over.
+#[tokio::test]
+async fn who_waits_in_line_for_a_runner_hears_at_once_that_it_is_left_alone() {
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap();
+    let held = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((connection, _)) = mute.accept().await {
+            open.push(connection);
+        }
+    });
+    let mut trigger = answering(to(address, 1));
+    trigger.spec.delivery.timeout = Duration::from_secs(1).into();
+    let bench = Bench::new(routes([trigger]));
+    bench.start();
+    let mut tickets = Vec::new();
+    for n in 0..200 {
+        let request = request(1, "push", &format!(r#"{{"n": {n}}}"#));
+        tickets.push((bench.waiting.enter(request.id, Uuid::from_u128(n)).unwrap(), request));
+    }
+    let mut waits = Vec::new();
+    for (ticket, request) in tickets {
+        bench.spool.append(request).await.unwrap();
+        waits.push(ticket.wait((Instant::now() + Duration::from_secs(60)).into()));
+    }
+    let begun = Instant::now();
+    let told = futures::future::join_all(waits).await;
+    let resting = NoAnswer::Resting("trigger-1".to_owned());
+    let rests = told.iter().filter(|told| **told == Err(resting.clone())).count();
+    let failed = told.iter().filter(|told| **told == Err(NoAnswer::Failed("trigger-1".to_owned()))).count();
+    assert_eq!(rests + failed, 200, "{told:?}");
+    assert!(rests >= 100, "{rests} of them were in the line");
+    // The first attempts take a second until they are over; what is in the line does not take one more each.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    held.abort();
+}
