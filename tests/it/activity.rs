@@ -1,7 +1,7 @@
 //! When the last request came can be seen on the Subscription, whoever has received it.
 
 use crate::bad_input::sign;
-use crate::support::{INGRESS_NAMESPACE, PATIENCE, Pair, Workspace, callback_secret, install, note_secret, shared};
+use crate::support::{INGRESS_NAMESPACE, PATIENCE, Pair, Workspace, install, note_secret, shared};
 use anyhow::{Context, Result, ensure};
 use bellhop::api::Subscription;
 use bellhop_harness::control_plane::ControlPlane;
@@ -72,18 +72,12 @@ async fn an_ingress_of_its_own_reports_to_the_controller() -> Result<()> {
     let workspace = Workspace::new(&control_plane, &world.gitea, "two").await?;
     let pair = Pair::start("two", &control_plane)?;
 
-    // There is no Service that leads to the ingress, so the webhook is not made; the route is published all the same.
     let subscription = workspace.create_subscription(workspace.subscription("acme-web")).await?;
-    workspace.subscription_is("acme-web", "Ready", "False", "RouteNotLive").await?;
-    let uid = subscription.uid().context("it has a UID")?;
+    let (url, secret) = pair.route(&workspace, &subscription).await?;
     let published = Api::<Secret>::namespaced(workspace.client.clone(), INGRESS_NAMESPACE);
-    let route = published.get(&format!("route-{uid}")).await?;
-    let route: Value = serde_json::from_slice(&route.data.context("it has data")?["route.json"].0)?;
-    let secret = callback_secret(&workspace.client, &subscription).await?;
     let controller = published.get("controller").await?;
     let controller: Value = serde_json::from_slice(&controller.data.context("it has data")?["controller.json"].0)?;
     note_secret(controller["key"].as_str().context("a key")?)?;
-    let url = format!("{}/hooks/{}", pair.public_url, route["token"].as_str().context("a token")?);
     let post = async |n: u32| -> Result<()> {
         let body = format!(r#"{{"ref": "refs/heads/main", "n": {n}}}"#);
         let request = reqwest::Client::new().post(&url).header("x-gitea-event", "push");

@@ -98,6 +98,7 @@ impl Pair {
         let (public_url, kubeconfig) = (format!("http://{public}"), control_plane.kubeconfig().to_owned());
         let data = world::dir().join(format!("{name}-ingress"));
         let options = ["--public-url", &public_url, "--ingress-service", "nowhere", "--internal-listen", &internal];
+        let options: Vec<&str> = options.into_iter().chain(["--resource-runners"]).collect();
         let _controller = spawn(name, "controller", &options, &kubeconfig)?;
         let ingress = spawn_ingress(name, &public, log_address, &data, &internal, &kubeconfig)?;
         let name = name.to_owned();
@@ -111,6 +112,17 @@ impl Pair {
         let (name, data) = (format!("{}-another", self.name), world::dir().join(format!("{}-another", self.name)));
         let _process = spawn_ingress(&name, &public, log_address, &data, &self.internal, &self.kubeconfig)?;
         Ok(Ingress { _process, public_url: format!("http://{public}"), log_address })
+    }
+
+    /// The callback URL of a Subscription, and its secret. There is no Service that leads to the ingress, so the webhook is not
+    /// made; the route is published all the same.
+    pub async fn route(&self, workspace: &Workspace<'_>, subscription: &Subscription) -> Result<(String, String)> {
+        workspace.subscription_is(&subscription.name_any(), "Ready", "False", "RouteNotLive").await?;
+        let published = Api::<Secret>::namespaced(workspace.client.clone(), INGRESS_NAMESPACE);
+        let route = published.get(&format!("route-{}", subscription.uid().context("it has a UID")?)).await?;
+        let route: Value = serde_json::from_slice(&route.data.context("it has data")?["route.json"].0)?;
+        let secret = callback_secret(&workspace.client, subscription).await?;
+        Ok((format!("{}/hooks/{}", self.public_url, route["token"].as_str().context("a token")?), secret))
     }
 
     /// Kills the ingress and starts it again with the same spool.

@@ -135,9 +135,14 @@ impl Answer {
         outcome::words(self.json().as_ref(), &self.body)
     }
 
-    /// What the ingress is told of a refusal.
+    /// What the ingress is told of a refusal. One that is over by itself is told as 429, which is tried again.
     pub fn refused(self) -> ResourceAnswer {
-        let message = self.words();
-        ResourceAnswer::Refused { status: self.status.as_u16(), message, retry_after: self.retry_after }
+        let said = self.words();
+        let json = self.json();
+        let (status, message) = match outcome::passes(self.status, json.as_ref()) {
+            true => (StatusCode::TOO_MANY_REQUESTS, format!("not now ({}): {said}", self.status.as_u16())),
+            false => (self.status, said),
+        };
+        ResourceAnswer::Refused { status: status.as_u16(), message, retry_after: self.retry_after }
     }
 }

@@ -16,6 +16,26 @@ pub fn words(status: Option<&Value>, body: &[u8]) -> String {
     text.trim().chars().take(MOST_WORDS).collect()
 }
 
+/// Whether a refusal is over by itself, although its status says nothing of that:
+///
+/// - a quota is used up, or not counted yet (403, in the words of the admission plugin ResourceQuota);
+/// - the API server has met another request that changed the same thing, such as a quota's count (409 `Conflict`).
+///
+/// What RBAC forbids (403), and what a quota wants to be said (`failed quota`), stays until a person changes it.
+pub fn passes(status: StatusCode, answer: Option<&Value>) -> bool {
+    let text = |field: &str| answer.and_then(|answer| answer[field].as_str()).unwrap_or_default();
+    match status {
+        StatusCode::FORBIDDEN => {
+            let message = text("message");
+            ["is forbidden: exceeded quota: ", "is forbidden: status unknown for quota: "]
+                .iter()
+                .any(|words| message.contains(words))
+        }
+        StatusCode::CONFLICT => text("reason") == "Conflict",
+        _ => false,
+    }
+}
+
 /// Whether the object that was in the way is the one of this event: `there` is what the API server said when it was asked
 /// for it.
 ///
@@ -76,6 +96,35 @@ mod tests {
                 assert!(message.contains("the verb get") && message.contains("cannot get"), "{message}");
             }
             unexpected => panic!("{unexpected:?}"),
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again() {
+        let told = |status: u16, body: Value| match Answer::new(status, &body).refused() {
+            ResourceAnswer::Refused { status, message, .. } => (status, message),
+            other => panic!("{other:?}"),
+        };
+        // As the API server says it.
+        let used_up = "jobs.batch \"a-1\" is forbidden: exceeded quota: few, requested: count/jobs.batch=1, used: \
+                       count/jobs.batch=1, limited: count/jobs.batch=1";
+        let fresh = "configmaps \"a-1\" is forbidden: status unknown for quota: few, resources: count/configmaps";
+        for words in [used_up, fresh] {
+            let (status, message) = told(403, json!({"reason": "Forbidden", "message": words}));
+            assert_eq!((status, message), (429, format!("not now (403): {words}")));
+        }
+        let conflict =
+            json!({"reason": "Conflict", "message": "Operation cannot be fulfilled on resourcequotas \"few\""});
+        assert_eq!(told(409, conflict).0, 429);
+        for words in [
+            "jobs.batch is forbidden: User \"system:serviceaccount:team-a:exceeded\" cannot create resource \"jobs\"",
+            "pods \"a-1\" is forbidden: failed quota: few: must specify limits.cpu",
+            "pods \"exceeded-quota\" is forbidden: violates PodSecurity \"restricted:latest\"",
+        ] {
+            assert_eq!(told(403, json!({"reason": "Forbidden", "message": words})), (403, words.to_owned()));
+        }
+        for (status, body) in [(409, json!({"reason": "AlreadyExists"})), (422, json!({"reason": "Invalid"}))] {
+            assert_eq!(told(status, body).0, status);
         }
     }
 

@@ -32,8 +32,9 @@ const FIELD_MANAGER: &str = "bellhop-workflowtrigger";
 /// WorkflowTriggers that are worked on at once.
 const CONCURRENCY: u16 = 8;
 
-/// How often it is looked whether objects can be made for a trigger: neither ServiceAccounts nor roles are followed, and
-/// each event is held against them anyway.
+/// How often it is looked whether objects can be made for a trigger. What a ServiceAccount may do can only be asked: to
+/// follow it would take the right to read every role of the cluster. So its annotation is asked for with it, and not
+/// followed by a right of its own; each event is held against both anyway.
 const LOOK: Duration = Duration::from_secs(300);
 /// The same, while something is missing.
 const LOOK_SOON: Duration = Duration::from_secs(10);

@@ -1,15 +1,18 @@
 //! The cluster as the runner: the example makes Jobs on the real API server, under the rights of a ServiceAccount.
 
+use crate::bad_input::sign;
 use crate::request_log::{left_out, replay, requests};
-use crate::support::{Own, PATIENCE, Workspace, shared};
+use crate::support::{Own, PATIENCE, Pair, Workspace, install, shared};
 use anyhow::{Context, Result, ensure};
+use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ResourceQuota, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The example's objects, in this order, in the workspace.
 struct Example {
@@ -273,4 +276,72 @@ async fn nothing_is_made_where_it_is_not_switched_on() -> Result<()> {
     ensure!(own.bellhop.log()?.contains("switches this on with --resource-runners"), "the reason is logged");
     ensure!(jobs(workspace).await?.is_empty(), "nothing may be made");
     Ok(())
+}
+
+/// Ingress and controller are two processes, as in a cluster: the one that the internet reaches has no right to make anything
+/// and asks the other. What stands in the way for a while (a quota, an API server that is away) is waited for.
+#[tokio::test]
+async fn an_ingress_of_its_own_has_objects_made_and_waits_for_what_passes() -> Result<()> {
+    let world = world::shared().await;
+    let control_plane = ControlPlane::start(world::dir(), "control-plane-objects-two").await?;
+    install(&control_plane).await?;
+    let workspace = &Workspace::new(&control_plane, &world.gitea, "objects-two").await?;
+    let pair = Pair::start("objects-two", &control_plane)?;
+    let Example { account, role, binding, mut trigger } = example(workspace)?;
+    trigger["spec"]["delivery"] = json!({});
+    apply::<ServiceAccount>(workspace, &account).await?;
+    apply::<Role>(workspace, &role).await?;
+    apply::<RoleBinding>(workspace, &binding).await?;
+    let subscription = workspace.create_subscription(workspace.subscription("acme-web")).await?;
+    workspace.create_trigger(trigger).await?;
+    let (url, secret) = pair.route(workspace, &subscription).await?;
+    let post = async |after: &str| -> Result<()> {
+        let body =
+            json!({"ref": "refs/heads/main", "after": after, "repository": {"full_name": "acme/web"}}).to_string();
+        let request = reqwest::Client::new().post(&url).header("x-gitea-event", "push");
+        let request = request.header("x-gitea-signature", sign(&secret, body.as_bytes()));
+        let answer = request.header("content-type", "application/json").body(body).send().await?;
+        ensure!(answer.status() == 200, "{}", answer.status());
+        Ok(())
+    };
+    // Three attempts, each after its pause, and room for a busy machine.
+    let patience = PATIENCE.max(Duration::from_secs(90));
+    let jobs_become = async |count: usize| {
+        eventually(patience, &format!("{count} Jobs"), async || {
+            let jobs = jobs(workspace).await?;
+            ensure!(jobs.len() == count, "{} Jobs", jobs.len());
+            Ok(())
+        })
+        .await
+    };
+    eventually(PATIENCE, "the request is accepted", async || post("1111111").await).await?;
+    jobs_become(1).await?;
+    // A repetition finds the Job that is there.
+    post("1111111").await?;
+
+    // The quota has room for no other one; its controller is not needed for that.
+    let count = json!({"count/jobs.batch": "1"});
+    let quota =
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": count}});
+    apply::<ResourceQuota>(workspace, &quota).await?;
+    let status = json!({"status": {"hard": count, "used": count}});
+    let quotas = workspace.api::<ResourceQuota>();
+    quotas.patch_status("few", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    post("2222222").await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    ensure!(jobs(workspace).await?.len() == 1, "the quota allows one");
+    quotas.delete("few", &DeleteParams::default()).await?;
+    jobs_become(2).await?;
+
+    if control_plane.is_external() {
+        eprintln!("left out: the API server of an existing cluster is not stopped");
+        return Ok(());
+    }
+    control_plane.stop_api_server().await?;
+    for after in ["3333333", "4444444", "5555555"] {
+        post(after).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    control_plane.start_api_server().await?;
+    jobs_become(5).await
 }
