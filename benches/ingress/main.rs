@@ -8,12 +8,13 @@
 //!
 //! They take turns, each time freshly started, in orders in which each follows each of the others equally often; in
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
-//! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, what it costs to hold
+//! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, the same time beside
+//! runners with every fault, what it costs to hold
 //! an event against 1,000 triggers, the memory of an idle
 //! `bellhop run` on a real control plane, and what the controller needs for 10,000 Subscriptions there. What was measured
 //! goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
-//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries`, `matching`,
-//! `memory` or `controller`.
+//! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries`, `faulty`,
+//! `matching`, `memory` or `controller`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
@@ -21,6 +22,7 @@
 mod arrivals;
 mod crowd;
 mod deliveries;
+mod faulty;
 mod load;
 mod matching;
 mod push;
@@ -119,6 +121,9 @@ async fn measure(folder: &Path) -> Result<Report> {
     }
     if wanted("deliveries") {
         deliveries::measure(folder, &request, &runner, &mut report).await?;
+    }
+    if wanted("faulty") {
+        faulty::measure(folder, &request, &runner, &mut report).await?;
     }
     if wanted("matching") {
         matching::measure(&request, &mut report)?;

@@ -50,7 +50,7 @@ fn micros(route: &Route, request: &spool::Request, times: usize, fire: usize) ->
 
 fn route(triggers: usize) -> Result<Arc<Route>> {
     let routes = Handle::new(Metrics::new());
-    servers::publish(&routes, 1, triggers, "http://127.0.0.1:9/")?;
+    servers::publish(&routes, 1, triggers, "http://127.0.0.1:9/", &[])?;
     match routes.by_uid(push::uid(0)) {
         Lookup::Served(route) => Ok(route),
         _ => bail!("the Subscription is not served"),

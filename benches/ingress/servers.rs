@@ -62,6 +62,9 @@ struct Served {
     triggers: usize,
     #[arg(long)]
     runner: String,
+    /// Runners that each subscription has one trigger more for.
+    #[arg(long)]
+    faulty: Vec<String>,
     #[command(flatten)]
     common: config::Common,
     #[command(flatten)]
@@ -111,7 +114,7 @@ async fn bellhop(served: Served) -> Result<()> {
     let spool = Spool::open(&options.data_dir.join("spool"), limits)?;
     let (metrics, health, shutdown) = (Metrics::new(), Health::default(), CancellationToken::new());
     let routes = routes::Handle::new(metrics.clone());
-    publish(&routes, served.subscriptions, served.triggers, &served.runner)?;
+    publish(&routes, served.subscriptions, served.triggers, &served.runner, &served.faulty)?;
     let context = delivery::Context {
         routes: routes.clone(),
         spool: spool.clone(),
@@ -131,8 +134,15 @@ async fn bellhop(served: Served) -> Result<()> {
     Ok(())
 }
 
-/// Fills the route table as the watch does: subscriptions to GitHub, each with published triggers that match.
-pub fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, runner: &str) -> Result<()> {
+/// Fills the route table as the watch does: subscriptions to GitHub, each with published triggers that match: so many for
+/// `runner`, and one for each of `faulty`.
+pub fn publish(
+    routes: &routes::Handle,
+    subscriptions: usize,
+    triggers: usize,
+    runner: &str,
+    faulty: &[String],
+) -> Result<()> {
     let plugin: TriggerPlugin = serde_saphyr::from_str(PLUGIN).map_err(|error| anyhow!("the plugin: {error}"))?;
     let trigger: WorkflowTrigger = serde_saphyr::from_str(TRIGGER).map_err(|error| anyhow!("the trigger: {error}"))?;
     routes.update(|index| {
@@ -141,8 +151,9 @@ pub fn publish(routes: &routes::Handle, subscriptions: usize, triggers: usize, r
             let (namespace, name) = (format!("team-{}", number / NEIGHBOURS), format!("repository-{number}"));
             let mut spec = trigger.spec.clone();
             spec.subscription_ref.name.clone_from(&name);
-            spec.runner = Runner { url: Some(runner.to_owned()), ..Runner::default() };
-            for trigger in 0..triggers {
+            let faulty = faulty.iter().map(String::as_str);
+            for (trigger, url) in std::iter::repeat_n(runner, triggers).chain(faulty).enumerate() {
+                spec.runner = Runner { url: Some(url.to_owned()), ..Runner::default() };
                 index.apply_trigger(Trigger {
                     state: bellhop::api::RunnerGone { generation: 1, resume: None },
                     gone: false,
@@ -190,6 +201,21 @@ impl Started {
 
     /// Starts Bellhop's ingress with an empty spool, and with this many triggers for each subscription.
     pub async fn ingress(folder: &FilePath, subscriptions: usize, triggers: usize, runner: &str) -> Result<Self> {
+        Self::serving(folder, subscriptions, triggers, runner, &[]).await
+    }
+
+    /// The same with one trigger for each subscription, and one more for each of the `faulty` runners.
+    pub async fn beside(folder: &FilePath, subscriptions: usize, runner: &str, faulty: &[String]) -> Result<Self> {
+        Self::serving(folder, subscriptions, 1, runner, faulty).await
+    }
+
+    async fn serving(
+        folder: &FilePath,
+        subscriptions: usize,
+        triggers: usize,
+        runner: &str,
+        faulty: &[String],
+    ) -> Result<Self> {
         let private = free_port()?;
         let name = format!("ingress-{subscriptions}");
         let data = folder.join(&name);
@@ -199,12 +225,14 @@ impl Started {
             option("subscriptions", subscriptions.to_string());
             option("triggers", triggers.to_string());
             option("runner", runner.to_owned());
+            faulty.iter().for_each(|url| option("faulty", url.clone()));
             option("listen", format!("127.0.0.1:{port}"));
             option("private-listen", format!("127.0.0.1:{private}"));
             option("data-dir", data.display().to_string());
             option("spool-bytes", SPOOL_BYTES.to_string());
             option("allow-address", "127.0.0.0/8".to_owned());
             option("allow-runner-origin", "http://127.0.0.1:*".to_owned());
+            option("allow-runner-origin", "https://127.0.0.1:*".to_owned());
             args
         })
         .await
