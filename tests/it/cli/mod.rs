@@ -1,6 +1,7 @@
 //! The commands of a person who works with Bellhop, as that person has them: the real binary, a kubeconfig, a terminal.
 
 mod log;
+mod plugin;
 mod real_log;
 mod stand_in;
 mod terminal;
