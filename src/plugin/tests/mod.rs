@@ -93,6 +93,24 @@ pub(crate) fn with(pointer: &str, value: Value) -> Value {
     spec
 }
 
+/// An event with these variables, as a runner is told of it: the first of its request, at the first attempt.
+pub(crate) fn facts(variables: &Value) -> Facts<'_> {
+    Facts {
+        variables,
+        id: uuid::Uuid::from_u128(6),
+        event: "push",
+        item: 0,
+        type_: "dev.bellhop.gitea.push",
+        time: "2023-11-14T22:13:20.123Z",
+        namespace: "team-a",
+        subscription: "acme-web",
+        plugin: "gitea",
+        trigger: "review",
+        workflow: "w",
+        attempt: 1,
+    }
+}
+
 /// The spec with several values replaced or added.
 pub(crate) fn with_all<const N: usize>(changes: [(&str, Value); N]) -> Value {
     changes.into_iter().fold(spec(), |mut spec, (pointer, value)| {

@@ -10,20 +10,7 @@ fn runner(spec: Value) -> Runner {
 }
 
 fn facts(variables: &Value) -> Facts<'_> {
-    Facts {
-        variables,
-        id: uuid::Uuid::nil(),
-        event: "push",
-        item: 2,
-        type_: "dev.bellhop.gitea.push",
-        time: "2023-11-14T22:13:20.123Z",
-        namespace: "team-a",
-        subscription: "acme-web",
-        plugin: "gitea",
-        trigger: "review",
-        workflow: "w",
-        attempt: 3,
-    }
+    Facts { id: uuid::Uuid::nil(), item: 2, attempt: 3, ..super::facts(variables) }
 }
 
 fn render(spec: Value, credentials: &[(&str, &str)]) -> Result<Rendered, String> {

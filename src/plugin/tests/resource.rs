@@ -24,23 +24,6 @@ fn runner(manifest: Value, fields: Value) -> Runner {
     serde_json::from_value(spec).unwrap()
 }
 
-fn facts(variables: &Value) -> Facts<'_> {
-    Facts {
-        variables,
-        id: Uuid::from_u128(6),
-        event: "push",
-        item: 0,
-        type_: "dev.bellhop.gitea.push",
-        time: "2023-11-14T22:13:20.123Z",
-        namespace: "team-a",
-        subscription: "acme-web",
-        plugin: "gitea",
-        trigger: "review",
-        workflow: "w",
-        attempt: 1,
-    }
-}
-
 fn render(manifest: Value, fields: Value, variables: Value) -> Result<Value, String> {
     let outgoing = Outgoing::compile(&runner(manifest, fields), None).map_err(|mistakes| join(&mistakes))?;
     match outgoing.render(&facts(&variables), &Default::default()).map_err(|error| error.to_string())? {

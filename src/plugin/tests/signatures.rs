@@ -474,6 +474,29 @@ fn what_takes_a_large_body_apart_is_refused_before_its_sender_is_proven_and_the_
         refused.to_string(),
         "`body.token` is in the body, which has 524289 bytes; before its sender is proven, at most 524288 are read"
     );
+    // A time in the body is read when the signature has proven all of it, and not before.
+    let sent = json!({"timestamp": {"field": "body.sent", "unit": "milliseconds", "tolerance": "1m"}});
+    let timed =
+        |signed: Value| json!({"hmac": merged(merged(hmac_hex("x-mac"), sent.clone()), json!({"signed": signed}))});
+    let at = |time: i64, size: usize| {
+        let start = format!(r#"{{"sent":{time},"fill":""#);
+        format!("{start}{}\"}}", "x".repeat(size - start.len() - 2))
+    };
+    let raw_body = || timed(json!([{"body": {}}]));
+    for size in [LARGEST, LARGEST + 1, 4 * LARGEST] {
+        assert_eq!(verify(raw_body(), "application/json", at(59_000, size).as_bytes()), Ok(()), "{size}");
+        let stale = verify(raw_body(), "application/json", at(61_000, size).as_bytes()).unwrap_err();
+        assert_eq!(stale.label(), "stale", "{size}");
+        let timeless = verify(raw_body(), "application/json", body(size).as_bytes()).unwrap_err();
+        assert_eq!(timeless.label(), "missing", "{size}");
+    }
+    let over_time = || timed(json!([{"timestamp": {}}, {"body": {}}]));
+    let refused = verify(over_time(), "application/json", at(0, LARGEST + 1).as_bytes()).unwrap_err();
+    assert_eq!(refused.label(), "too_large");
+    let plugin = compile(with("/callback/verification", json!([raw_body()]))).unwrap();
+    let (large, headers) = (at(0, LARGEST + 1), [("x-mac".to_owned(), hmac_of(b"another"))]);
+    let request = CallbackRequest::stored("POST", "", &headers, large.as_bytes());
+    assert_eq!(plugin.verify(&request.at(0), &[Secret::from("hunter2")]).unwrap_err().label(), "mismatch");
     // What is not in the body can be read.
     assert_eq!(verify(header(), "hunter2", body(LARGEST + 1).as_bytes()), Ok(()));
     let form = "a".repeat(LARGEST);

@@ -28,20 +28,25 @@ pub(crate) struct HmacVerifier {
     pub(super) key: HmacKey,
     pub(super) signed: Signed,
     pub(super) timestamp: Option<Timestamp>,
+    /// Whether the signature can be held against the raw body before the timestamp is looked for in it.
+    proof_first: bool,
 }
 
 impl HmacVerifier {
     pub(super) fn compile(field: &str, settings: &HmacVerification, compiler: &mut Compiler<'_>) -> Self {
         let has_list = settings.list.is_some();
         let timestamp = settings.timestamp.as_ref();
+        let signed = Signed::compile(field, &settings.signed, timestamp, compiler);
+        let in_body = timestamp.is_some_and(|timestamp| timestamp.field.is_some());
         Self {
+            proof_first: in_body && settings.field.is_none() && signed.is_raw_body(),
             place: compiler.place(field, settings.header.as_ref(), settings.query.as_ref(), settings.field.as_ref()),
             algorithm: settings.algorithm,
             encoding: settings.encoding,
             prefix: settings.prefix.clone(),
             list: settings.list.clone(),
             key: settings.key.clone(),
-            signed: Signed::compile(field, &settings.signed, timestamp, compiler),
+            signed,
             timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, has_list, compiler)),
         }
     }
@@ -55,13 +60,31 @@ impl HmacVerifier {
             let refusal = signatures.into_iter().find_map(Result::err);
             return Err(refusal.unwrap_or_else(|| self.place.malformed("has no signature in it")));
         }
-        let timestamp = self.timestamp.as_ref().map(|timestamp| timestamp.check(seen, |key| entries.element(key)));
-        let timestamp = timestamp.transpose()?;
-        let parts = self.signed.parts(seen, timestamp.as_deref())?;
+        let read_time = |seen: &Seen<'_>| {
+            let timestamp = self.timestamp.as_ref();
+            timestamp.map(|timestamp| timestamp.check(seen, |key| entries.element(key))).transpose()
+        };
+        if self.proof_first {
+            self.prove(seen, None, &readable, secrets)?;
+            return read_time(&seen.proven()).map(drop);
+        }
+        let timestamp = read_time(seen)?;
+        self.prove(seen, timestamp.as_deref(), &readable, secrets)
+    }
+
+    /// Whether one of the signatures is right for what is signed.
+    fn prove(
+        &self,
+        seen: &Seen<'_>,
+        timestamp: Option<&str>,
+        readable: &[&Vec<u8>],
+        secrets: &[&Secret],
+    ) -> Result<(), Refusal> {
+        let parts = self.signed.parts(seen, timestamp)?;
         let proves = |key: &Cow<'_, [u8]>| match self.algorithm {
-            HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(key, &parts, &readable),
-            HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(key, &parts, &readable),
-            HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(key, &parts, &readable),
+            HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(key, &parts, readable),
+            HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(key, &parts, readable),
+            HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(key, &parts, readable),
         };
         any_secret(secrets, || self.place.name(), |secret| key(&self.key, secret), proves)
     }

@@ -17,12 +17,19 @@ const LARGEST_UNPROVEN: usize = 512 * 1024;
 pub(super) struct Seen<'a> {
     pub(super) request: &'a CallbackRequest<'a>,
     payload_field: Option<&'a str>,
+    is_proven: bool,
     data: OnceCell<(Data, Data)>,
 }
 
 impl<'a> Seen<'a> {
     pub(super) fn new(request: &'a CallbackRequest<'a>, payload_field: Option<&'a str>) -> Self {
-        Self { request, payload_field, data: OnceCell::new() }
+        Self { request, payload_field, is_proven: false, data: OnceCell::new() }
+    }
+
+    /// The same request, once its sender has proven the whole body: it may be taken apart however large it is, as it will be
+    /// to find its events.
+    pub(super) fn proven(&self) -> Self {
+        Self { is_proven: true, ..Self::new(self.request, self.payload_field) }
     }
 
     /// What an expression gives, as text; a number is written out.
@@ -49,6 +56,7 @@ impl<'a> Seen<'a> {
     /// Whether the body may be taken apart although its sender is not proven; `place` is what is looked for in it.
     pub(super) fn check_size(&self, place: impl FnOnce() -> String) -> Result<(), Refusal> {
         match self.request.body().len() {
+            _ if self.is_proven => Ok(()),
             ..=LARGEST_UNPROVEN => Ok(()),
             bytes => Err(Refusal::TooLarge { place: place(), bytes, limit: LARGEST_UNPROVEN }),
         }

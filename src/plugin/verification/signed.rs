@@ -68,6 +68,12 @@ impl Signed {
         Self(parts.collect())
     }
 
+    /// Whether the body is signed as it is, and nothing that has to be looked for in it.
+    pub(super) fn is_raw_body(&self) -> bool {
+        let has_to_be_found = |part: &Part| matches!(part, Part::Timestamp | Part::SortedForm | Part::Expression(_));
+        self.0.iter().any(|part| matches!(part, Part::Body)) && !self.0.iter().any(has_to_be_found)
+    }
+
     pub(super) fn needs_url(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Url { .. }))
     }
