@@ -97,7 +97,7 @@ pub enum Answer {
     /// 200 to 299, as the plugin says: a handshake, which is no event and not stored.
     Handshake,
     /// 503: the secret that a handshake brings could not be handed to the controller, or the one that would prove a request
-    /// has still to be told.
+    /// has still to be told, or the public keys have still to be fetched.
     Uncaptured,
     /// 404: no such callback URL.
     UnknownRoute,

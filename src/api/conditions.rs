@@ -16,6 +16,8 @@ pub mod type_ {
     pub const EXPIRING: &str = "Expiring";
     /// Abnormal-true: a WorkflowTrigger's runner does not answer, and its deliveries wait.
     pub const RUNNER_AWAY: &str = "RunnerAway";
+    /// Abnormal-true: public keys that a TriggerPlugin names could not be fetched.
+    pub const KEYS_NOT_FETCHED: &str = "KeysNotFetched";
     /// Abnormal-true (kstatus): work is under way.
     pub const RECONCILING: &str = "Reconciling";
     /// Abnormal-true (kstatus): nothing will change until somebody changes something.
@@ -30,6 +32,10 @@ pub mod reason {
     pub const PROGRESSING: &str = "Progressing";
     pub const IN_USE: &str = "InUse";
     pub const INVALID_PLUGIN: &str = "InvalidPlugin";
+    /// No keys of a place are known: what they would prove is answered 503.
+    pub const KEYS_NOT_KNOWN: &str = "KeysNotKnown";
+    /// The keys of a place could not be fetched again; those that are known stay in force.
+    pub const KEYS_NOT_RENEWED: &str = "KeysNotRenewed";
     pub const PLUGIN_NOT_FOUND: &str = "PluginNotFound";
     pub const PLUGIN_NOT_READY: &str = "PluginNotReady";
     pub const INVALID_PARAMETERS: &str = "InvalidParameters";

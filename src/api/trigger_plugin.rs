@@ -635,6 +635,7 @@ pub struct TriggerPluginStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`: every expression, template and schema compiles. A mistake is named with its field and position.
+    /// `KeysNotFetched`: public keys that it names could not be fetched; absent if they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

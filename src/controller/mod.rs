@@ -96,6 +96,7 @@ pub struct Context {
     accepting: slots::Turns,
     attempts: Mutex<HashMap<Uuid, u32>>,
     memory: subscription::Memory,
+    key_troubles: public_keys::Troubles,
 }
 
 /// What the controllers start from.
@@ -224,6 +225,7 @@ async fn work(setup: Setup, shutdown: CancellationToken) -> anyhow::Result<()> {
         accepting: slots::Turns::default(),
         attempts: Mutex::default(),
         memory: subscription::Memory::new(now()),
+        key_troubles: public_keys::Troubles::default(),
         client,
         common,
         options,

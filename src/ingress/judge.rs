@@ -80,12 +80,14 @@ pub(super) fn judge(
     Ok(Judged::Event { delivery_id: delivery_id.map(shorten), reply })
 }
 
-/// Nothing is believed that is not proven. Where the secret that would prove it is on its way, the sender is to come back.
+/// Nothing is believed that is not proven. Where the secret or the keys that would prove it are on their way, the
+/// sender is to come back.
 fn unproven(route: &Route, refusal: &Refusal) -> Refused {
     match refusal {
         Refusal::NoSecret | Refusal::Mismatch(_) | Refusal::UnusableSecret if route.awaits_secret() => {
             Refused(Answer::Uncaptured, format!("{refusal}; another secret is still to be told, come back soon"))
         }
+        Refusal::NoKeys => Refused(Answer::Uncaptured, format!("{refusal}; come back soon")),
         _ => Refused(Answer::Unverified, refusal.to_string()),
     }
 }

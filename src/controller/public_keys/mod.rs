@@ -4,6 +4,7 @@
 //! What is fetched are the JWK Sets that TriggerPlugins name, and nothing else. `plan.rs` says when.
 
 mod plan;
+mod troubles;
 
 use super::activity::Desk;
 use super::{Context, Failure, PluginState, ignore_not_found};
@@ -19,6 +20,7 @@ use plan::Place;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
+pub(super) use troubles::{Trouble, Troubles};
 
 /// Field manager of what is written here.
 const FIELD_MANAGER: &str = "bellhop-public-keys";
@@ -49,6 +51,7 @@ pub async fn run(context: &Context, desk: &Desk) {
         let wanted = wanted(context);
         let before = places.len();
         places.retain(|url, _| wanted.contains_key(url));
+        context.key_troubles.retain(|url| wanted.contains_key(url));
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) || places.len() < before {
             sweep(&api, &wanted).await;
             swept = Some(Instant::now());
@@ -68,6 +71,7 @@ pub async fn run(context: &Context, desk: &Desk) {
         // One that does not answer must not hold up the others.
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(AT_ONCE));
         while let Some((url, plugin, fetched)) = fetched.next().await {
+            context.key_troubles.set(url, trouble(&api, url, fetched.as_ref().err()).await);
             if let Some(place) = places.get_mut(url) {
                 note(place, url, plugin, fetched);
             }
@@ -105,6 +109,14 @@ fn note(place: &mut Place, url: &str, plugin: &str, fetched: Result<HeaderMap, U
             place.failed(Instant::now(), retry_after);
         }
     }
+}
+
+/// What the plugins are told.
+async fn trouble(api: &Api<Secret>, url: &str, why: Option<&Unfetched>) -> Option<Trouble> {
+    let why = why?.to_string();
+    // Keys of before are published still, perhaps by another process. Where that cannot be seen, nothing is promised.
+    let published = api.get_metadata_opt(&PublishedKeys::secret_name(url)).await;
+    Some(Trouble { why, known: published.is_ok_and(|published| published.is_some()) })
 }
 
 async fn fetch(context: &Context, api: &Api<Secret>, url: &str, plugin: &str) -> Result<HeaderMap, Unfetched> {

@@ -48,6 +48,7 @@ pub async fn run(followed: Followed, context: Arc<Context>, shutdown: Cancellati
     Controller::for_stream(stream(followed.plugins), context.plugins.store().clone())
         .with_config(super::config(CONCURRENCY))
         .watches_stream(stream(followed.subscriptions), of_subscription)
+        .reconcile_all_on(context.key_troubles.changes())
         .graceful_shutdown_on(shutdown.cancelled_owned())
         .run(reconcile, |plugin, failure, context| context.requeue_failed(&*plugin, failure), context)
         .for_each(|_| std::future::ready(()))
@@ -64,7 +65,9 @@ async fn keep(context: &Context, plugin: &TriggerPlugin) -> Result<Action, Failu
     if users.is_empty() && is_held(plugin) {
         set_held(context, plugin, false).await?;
     }
-    let mut status = status(plugin, &users, context.plugins.compile(plugin).err().as_deref(), Time(Timestamp::now()));
+    let compiled = context.plugins.compile(plugin);
+    let keys = compiled.as_ref().ok().and_then(|plugin| context.key_troubles.condition(plugin.jwks_urls()));
+    let mut status = status(plugin, &users, compiled.err().as_deref(), keys, Time(Timestamp::now()));
     status.oauth_redirect_url = redirect_url(plugin, &context.options.public_url);
     if plugin.status.as_ref() != Some(&status) {
         let api = Api::<TriggerPlugin>::all(context.client.clone());
@@ -96,6 +99,7 @@ fn status(
     plugin: &TriggerPlugin,
     users: &[Arc<Subscription>],
     mistakes: Option<&Vec<Mistake>>,
+    keys: Option<(&'static str, String)>,
     now: Time,
 ) -> TriggerPluginStatus {
     let old = plugin.status.clone().unwrap_or_default();
@@ -115,6 +119,9 @@ fn status(
             let message = format!("{} events can be subscribed", plugin.spec.events.len());
             conditions.set(type_::READY, Is::True, reason::READY, message);
         }
+    }
+    if let Some((reason, message)) = keys {
+        conditions.set(type_::KEYS_NOT_FETCHED, Is::True, reason, message);
     }
     TriggerPluginStatus {
         observed_generation: plugin.metadata.generation,

@@ -1,8 +1,8 @@
 //! Callbacks that bear a token, signed with keys that the external system publishes and replaces.
 
-use super::stage::Stage;
+use super::stage::{Stage, brisk};
 use crate::support::{INGRESS_NAMESPACE, PATIENCE, note_secret};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bellhop::api::{PublishedKeys, TriggerPlugin};
 use bellhop_harness::eventually;
 use bellhop_harness::vendor::Webhook;
@@ -92,4 +92,64 @@ async fn tokens_are_proven_with_keys_that_are_fetched_and_follow_their_rotation(
         Ok(())
     })
     .await
+}
+
+/// Keys that cannot be fetched show on the plugin, with the place and what it has answered; what they would prove comes back.
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_show_on_the_plugin_and_callbacks_come_back() -> Result<()> {
+    let name = "vendor-google-pubsub-late";
+    let mut stage = Stage::brisk("google-pubsub", GooglePubsub::new(ACCOUNT), json!({})).await?;
+    note_secret(ACCOUNT)?;
+    let certs = format!("{}{CERTS}?late", stage.base_url);
+    let desk = stage.vendor.desk();
+    desk.fail_next(1000, "GET", "?late", 418);
+    let change = |spec: &mut Value| spec["callback"]["verification"][0]["jwt"]["keys"]["jwksURL"] = json!(certs);
+    stage.change_plugin(name, change).await?;
+    let plugins = Api::<TriggerPlugin>::all(stage.workspace.client.clone());
+    plugins.delete("vendor-google-pubsub", &DeleteParams::default()).await?;
+    stage.workspace.put_secret("account", Some(name), &[("secret", ACCOUNT)]).await?;
+    stage.subscribe_by(&["published"], json!({"manual": {"secretRef": {"name": "account"}}})).await?;
+    stage.ready().await?;
+    let url = stage.callback_url().await?;
+    let condition = async |type_: &str| -> Result<Option<(String, String, String)>> {
+        let conditions = plugins.get(name).await?.status.context("a status")?.conditions;
+        let mut found = conditions.into_iter().filter(|condition| condition.type_ == type_);
+        Ok(found.next().map(|condition| (condition.status, condition.reason, condition.message)))
+    };
+    eventually(PATIENCE, "the condition says what was answered", async || {
+        let (status, reason, message) = condition("KeysNotFetched").await?.context("none yet")?;
+        ensure!((status.as_str(), reason.as_str()) == ("True", "KeysNotKnown"), "{status} {reason}");
+        ensure!(message.contains(&certs) && message.contains("418"), "{message}");
+        Ok(())
+    })
+    .await?;
+    let ready = condition("Ready").await?.context("it has one")?;
+    ensure!(ready.0 == "True", "{ready:?}");
+
+    let vendor = stage.vendor.vendor();
+    let (right, stranger) = (vendor.signer(), Signer::new("first"));
+    for signer in [&right, &stranger] {
+        let answered = GooglePubsub::push(&url, &signer.token(&vendor.claims(&url)), 1).send().await?;
+        ensure!(answered.status == 503 && !answered.header("retry-after").is_empty(), "{answered:?}");
+    }
+    // What no keys could prove is refused.
+    let answered = GooglePubsub::push(&url, "", 2).send().await?;
+    ensure!(answered.status == 401, "{answered:?}");
+    stage.nothing_runs(0).await?;
+
+    stage.vendor.desk().fail_no_more();
+    eventually(PATIENCE, "it is accepted when the keys are known", async || {
+        GooglePubsub::push(&url, &right.token(&vendor.claims(&url)), 1).send().await?.accepted()
+    })
+    .await?;
+    stage.workspace.runner.wait_for(1, PATIENCE).await?;
+    let answered = GooglePubsub::push(&url, &stranger.token(&vendor.claims(&url)), 3).send().await?;
+    ensure!(answered.status == 401, "{answered:?}");
+    eventually(PATIENCE, "the condition is gone", async || {
+        let condition = condition("KeysNotFetched").await?;
+        ensure!(condition.is_none(), "{condition:?}");
+        Ok(())
+    })
+    .await?;
+    stage.ends_with_nothing_at(&brisk().await.bellhop).await
 }
