@@ -11,6 +11,7 @@ mod oauth2;
 mod outgoing;
 mod page;
 mod pagination;
+mod promises;
 mod resource;
 mod signatures;
 mod signing;

@@ -19,7 +19,7 @@ fn read(path: &Path) -> String {
 }
 
 /// The plugins, by name; each file is named as what is in it.
-fn catalogue() -> BTreeMap<String, TriggerPlugin> {
+pub(super) fn catalogue() -> BTreeMap<String, TriggerPlugin> {
     let folder = std::fs::read_dir(file("charts/bellhop-plugins/plugins")).unwrap();
     folder
         .map(|entry| {
