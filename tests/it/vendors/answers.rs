@@ -1,4 +1,4 @@
-//! A runner answers the sender, where the plugin lets the sender wait: Slack shows what a slash command answers.
+//! A runner answers the sender, where the plugin lets the sender wait: Slack and Discord show what a command answers.
 
 use super::stage::{SUBSCRIPTION, Stage};
 use crate::request_log::left_out;
@@ -6,7 +6,7 @@ use crate::support::{PATIENCE, note_secret};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
 use bellhop_harness::runner::{Reply, Runner};
-use bellhop_harness::vendor::{Answered, slack};
+use bellhop_harness::vendor::{Answered, discord, slack};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,9 @@ fn json_of(answered: &Answered) -> Result<Value> {
     serde_json::from_slice(&answered.body).with_context(|| format!("{answered:?}"))
 }
 
-fn under_way() -> Value {
-    json!({"response_type": "ephemeral", "text": "/deploy is under way"})
+/// The person sees nothing.
+fn says_nothing(answered: &Answered) -> bool {
+    answered.status == 200 && answered.body.is_empty()
 }
 
 /// What the log says of the only request with this text in its body.
@@ -47,23 +48,23 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
         return Ok(());
     }
     let vendor = slack::Slack { signing_secret: SIGNING_SECRET.to_owned() };
-    let stage = Stage::new("slack-commands", vendor, json!({})).await?;
+    let stage = Stage::new("slack", vendor, json!({})).await?;
     note_secret(SIGNING_SECRET)?;
-    stage.workspace.put_secret("slack-app", Some("vendor-slack-commands"), &[("secret", SIGNING_SECRET)]).await?;
+    stage.workspace.put_secret("slack-app", Some("vendor-slack"), &[("secret", SIGNING_SECRET)]).await?;
     // This one has not been asked whether it answers, so it has no say, however fast it is.
-    stage.subscribe_by(&["command"], json!({"manual": {"secretRef": {"name": "slack-app"}}})).await?;
+    stage.subscribe_by(&["slash_command"], json!({"manual": {"secretRef": {"name": "slack-app"}}})).await?;
     stage.ready().await?;
     let url = stage.callback_url().await?;
     let slack = stage.vendor.vendor();
     stage.workspace.runner.respond_with(|_| Reply::ok().header("content-type", "text/plain").body("internal words"));
     let silent = slack.command(&url, "/deploy", "nobody-answers", "1.1").await?;
-    ensure!(json_of(&silent)? == under_way(), "{silent:?}");
+    ensure!(says_nothing(&silent), "{silent:?}");
     stage.workspace.runner.wait_for(1, PATIENCE).await?;
 
     let answering = Runner::start()?;
     let mut trigger = stage.workspace.trigger("answers", SUBSCRIPTION);
-    trigger["spec"]["event"] = json!("command");
-    trigger["spec"]["parameters"] = json!({"command": "/deploy"});
+    trigger["spec"]["event"] = json!("slash_command");
+    trigger["spec"]["parameters"] = json!({"commands": ["/deploy"]});
     trigger["spec"]["runner"] = json!({"url": format!("{}/runs", answering.url())});
     trigger["spec"]["delivery"] = json!({"answer": true, "timeout": "30s"});
     stage.workspace.create_trigger(trigger).await?;
@@ -90,7 +91,7 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     let began = Instant::now();
     let late = slack.command(&url, "/deploy", "too-slow", "1.3").await?;
     let took = began.elapsed();
-    ensure!(json_of(&late)? == under_way(), "{late:?}");
+    ensure!(says_nothing(&late), "{late:?}");
     ensure!(took >= DEADLINE - Duration::from_millis(100), "{took:?}");
     let request = logged(&stage, "too-slow", |request| request["outcome"] == "Delivered").await?;
     ensure!(request["answer"]["reason"] == "Default", "{request:#}");
@@ -102,7 +103,7 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     let began = Instant::now();
     let failed = slack.command(&url, "/deploy", "failing", "1.4").await?;
     let took = began.elapsed();
-    ensure!(json_of(&failed)? == under_way() && took < DEADLINE, "after {took:?}: {failed:?}");
+    ensure!(says_nothing(&failed) && took < DEADLINE, "after {took:?}: {failed:?}");
     answering.respond_with(|_| Reply::ok());
     let request = logged(&stage, "failing", |request| request["outcome"] == "Delivered").await?;
     let note = request["answer"]["note"].as_str().unwrap_or_default();
@@ -111,12 +112,12 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     // Sent again, as when an answer is lost: nobody waits, and nothing runs twice.
     let runs = answering.count();
     let again = slack.command(&url, "/deploy", "failing", "1.4").await?;
-    ensure!(json_of(&again)? == under_way() && answering.count() == runs, "{again:?}");
+    ensure!(says_nothing(&again) && answering.count() == runs, "{again:?}");
 
     // A command that no answering trigger wants.
     let began = Instant::now();
     let other = slack.command(&url, "/status", "not-mine", "1.5").await?;
-    ensure!(json_of(&other)?["text"] == "/status is under way" && began.elapsed() < DEADLINE, "{other:?}");
+    ensure!(says_nothing(&other) && began.elapsed() < DEADLINE, "{other:?}");
     let request = logged(&stage, "not-mine", |request| request["answer"]["reason"] == "Default").await?;
     ensure!(request["answer"]["note"] == "no trigger fired whose runner answers", "{request:#}");
 
@@ -124,5 +125,41 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     let somebody = slack::Slack { signing_secret: "9b2e4c7f10a35d68".to_owned() };
     let forged = somebody.command(&url, "/deploy", "forged", "1.6").await?;
     ensure!(forged.status == 401, "{forged:?}");
+    stage.ends_with_nothing().await
+}
+
+/// Discord tries the URL with a bad signature before it is taken. A command is answered by the runner, or deferred.
+#[tokio::test]
+async fn a_command_is_answered_or_deferred_and_a_bad_signature_is_refused() -> Result<()> {
+    let vendor = discord::Discord::new([7; 32]);
+    let key = vendor.public_key();
+    let stage = Stage::new("discord", vendor, json!({})).await?;
+    stage.workspace.put_secret("discord-app", Some("vendor-discord"), &[("secret", &key)]).await?;
+    let events = ["APPLICATION_AUTHORIZED", "APPLICATION_COMMAND"];
+    stage.subscribe_by(&events, json!({"manual": {"secretRef": {"name": "discord-app"}}})).await?;
+    stage.ready().await?;
+    let url = stage.callback_url().await?;
+    let discord = stage.vendor.vendor();
+    discord.enter_url(stage.vendor.desk(), &url).await?;
+    let run = stage.an_event_runs("APPLICATION_AUTHORIZED").await?.json()?;
+    ensure!(run["userName"] == "ada" && run["guild"].is_null(), "{run}");
+
+    // Nobody answers: the person sees that it is under way.
+    ensure!(json_of(&discord.command(&url, "deploy", 1).await?)? == json!({"type": 5}));
+    let answering = Runner::start()?;
+    let shown = json!({"type": 4, "data": {"content": "deployed"}});
+    let body = shown.to_string();
+    answering.respond_with(move |_| Reply::ok().header("content-type", "application/json").body(body.clone()));
+    let mut trigger = stage.workspace.trigger("answers", SUBSCRIPTION);
+    trigger["spec"]["event"] = json!("APPLICATION_COMMAND");
+    trigger["spec"]["parameters"] = json!({"commands": ["deploy"]});
+    trigger["spec"]["runner"] = json!({"url": format!("{}/runs", answering.url())});
+    trigger["spec"]["delivery"] = json!({"answer": true});
+    stage.workspace.create_trigger(trigger).await?;
+    stage.workspace.trigger_is("answers", "True", "Bound").await?;
+    ensure!(json_of(&discord.command(&url, "deploy", 2).await?)? == shown);
+    ensure!(answering.requests()[0].json()?["token"] == "token-2");
+    ensure!(json_of(&discord.command(&url, "status", 3).await?)? == json!({"type": 5}));
+    stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
     stage.ends_with_nothing().await
 }

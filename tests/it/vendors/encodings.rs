@@ -2,7 +2,7 @@
 
 use super::stage::{Stage, condition, webhooks_become};
 use anyhow::{Result, ensure};
-use bellhop_harness::vendor::{Webhook, gitlab, linear, stripe};
+use bellhop_harness::vendor::{Webhook, gitlab, linear, pagerduty, stripe};
 use serde_json::json;
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ async fn flags_are_on_for_the_events_and_off_for_everything_else() -> Result<()>
 }
 
 #[tokio::test]
-async fn flags_of_an_adopted_webhook_are_set_anew() -> Result<()> {
+async fn a_webhook_with_other_flags_is_replaced() -> Result<()> {
     let stage = Stage::new("gitlab", gitlab::GitLab, json!({"project": "acme/web"})).await?;
     stage.credentials(&[("token", "wrong-key-6a0e")]).await?;
     stage.subscribe(&["push", "merge_request"]).await?;
@@ -113,7 +113,23 @@ async fn flags_of_an_adopted_webhook_are_set_anew() -> Result<()> {
     stage.ready().await?;
     webhooks_become(&stage, 1).await?;
     let webhook = stage.one_webhook().await?;
-    ensure!(webhook.id == "5" && webhook.events == ["push", "merge_request"], "{webhook:?}");
+    ensure!(webhook.id != "5" && webhook.events == ["push", "merge_request"], "{webhook:?}");
     stage.an_event_runs("push").await?;
+    stage.ends_with_nothing().await
+}
+
+/// The webhook of one service, whose secret is in the answer to create alone; one that the vendor has disabled is replaced.
+#[tokio::test]
+async fn a_filter_names_the_service_and_create_tells_the_secret() -> Result<()> {
+    let stage = Stage::new("pagerduty", pagerduty::PagerDuty, json!({"service": "P393ZNQ"})).await?;
+    stage.vendor.desk().add_foreign(3);
+    stage.credentials(&[("key", pagerduty::KEY)]).await?;
+    stage.subscribe(&["incident.triggered", "incident.resolved"]).await?;
+    stage.ready().await?;
+    let webhook = stage.one_webhook().await?;
+    ensure!(webhook.events == ["incident.triggered", "incident.resolved"], "{webhook:?}");
+    ensure!(webhook.values["filter"] == "service_reference" && webhook.values["of"] == "P393ZNQ", "{webhook:?}");
+    let run = stage.an_event_runs("incident.triggered").await?.json()?;
+    ensure!(run["priority"] == "P1" && run["assignees"] == json!(["Ada"]), "{run}");
     stage.ends_with_nothing().await
 }

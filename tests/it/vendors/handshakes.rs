@@ -1,6 +1,7 @@
 //! Callbacks that must be answered while create is still open.
 
 use super::stage::Stage;
+use crate::support::note_secret;
 use anyhow::{Result, ensure};
 use bellhop_harness::vendor::{Delivery, asana, microsoft_graph};
 use serde_json::json;
@@ -56,15 +57,23 @@ async fn a_webhook_from_an_earlier_life_is_replaced_to_get_its_secret() -> Resul
 
 #[tokio::test]
 async fn a_token_in_the_query_is_echoed_as_text_within_create() -> Result<()> {
-    let vendor = microsoft_graph::MicrosoftGraph { life: Duration::from_secs(3600) };
-    let stage = Stage::new("microsoft-graph", vendor, json!({"resource": "me/messages"})).await?;
-    stage.credentials(&[("token", microsoft_graph::TOKEN)]).await?;
-    stage.subscribe(&["created", "updated"]).await?;
+    let vendor = microsoft_graph::MicrosoftGraph::new(Duration::from_secs(3600));
+    let stage = Stage::new("microsoft-graph", vendor, json!({"tenant": "common", "resource": "me/messages"})).await?;
+    note_secret(microsoft_graph::TOKEN)?;
+    let events = ["created", "updated", "missed"];
+    stage.subscribe_by_consent(&events, microsoft_graph::CLIENT_ID, microsoft_graph::CLIENT_SECRET).await?;
     let status = stage.ready().await?.status.unwrap_or_default();
     ensure!(status.webhooks[0].expires_at.is_some(), "{:?}", status.webhooks);
     let webhook = stage.one_webhook().await?;
     ensure!(webhook.events == ["created", "updated"], "{webhook:?}");
     let run = stage.an_event_runs("created").await?;
     ensure!(run.json()?["resource"].is_string(), "{}", run.json()?);
+    // Two items of one request, of which one is somebody else's: none is believed.
+    let item = |state: &str| {
+        json!({"subscriptionId": webhook.id, "clientState": state, "changeType": "created",
+        "resource": "Users/a/Messages/0", "id": "forged"})
+    };
+    let mixed = Delivery::json(&webhook.url, &json!({"value": [item(&webhook.secret), item("guessed")]}));
+    ensure!(mixed.send().await?.status == 401);
     stage.ends_with_nothing().await
 }

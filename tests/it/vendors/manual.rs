@@ -4,7 +4,7 @@ use super::stage::{SUBSCRIPTION, Stage, condition};
 use crate::support::{PATIENCE, note_secret};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
-use bellhop_harness::vendor::{Delivery, notion, slack, zoom};
+use bellhop_harness::vendor::{Delivery, notion, sentry, slack, zoom};
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
@@ -102,6 +102,28 @@ async fn a_token_is_answered_with_its_hmac_whenever_it_is_asked_for() -> Result<
         ensure!(!String::from_utf8_lossy(&answered.body).contains(&stolen), "{answered:?}");
     }
     stage.an_event_runs("meeting.started").await?;
+    stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
+    stage.ends_with_nothing().await
+}
+
+/// Sentry asks nothing of the URL that a person enters; each request is signed with the integration's client secret.
+#[tokio::test]
+async fn an_integration_is_made_by_hand_and_its_secret_signs() -> Result<()> {
+    const CLIENT_SECRET: &str = "c0ffb5d9a77f41e6a2be4d4c9e8f7a31";
+    let vendor = sentry::Sentry { client_secret: CLIENT_SECRET.to_owned() };
+    let stage = Stage::new("sentry", vendor, json!({})).await?;
+    note_secret(CLIENT_SECRET)?;
+    stage.workspace.put_secret("sentry-app", Some("vendor-sentry"), &[("secret", CLIENT_SECRET)]).await?;
+    stage.subscribe_by(&["issue", "error"], json!({"manual": {"secretRef": {"name": "sentry-app"}}})).await?;
+    stage.ready().await?;
+    let url = stage.callback_url().await?;
+    stage.vendor.vendor().enter_url(stage.vendor.desk(), &url);
+    let run = stage.an_event_runs("issue").await?.json()?;
+    ensure!(run["action"] == "created" && run["actor"] == "Sentry", "{run}");
+    let forged = Delivery::json(&url, &json!({"action": "created", "data": {}}))
+        .header("sentry-hook-resource", "issue")
+        .signed_hex("sentry-hook-signature", "", "guessed");
+    ensure!(forged.send().await?.status == 401);
     stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
     stage.ends_with_nothing().await
 }

@@ -8,6 +8,13 @@ use bellhop_harness::vendor::{Vendor, mailgun, shopify, webflow};
 use serde_json::json;
 use std::time::Duration;
 
+/// A store with an app's credentials, one of which signs.
+async fn shop() -> Result<Stage<'static, shopify::Shopify>> {
+    let stage = Stage::new("shopify", shopify::Shopify, json!({"shop": "acme"})).await?;
+    stage.credentials(&[("token", shopify::TOKEN), ("clientSecret", shopify::APP_SECRET)]).await?;
+    Ok(stage)
+}
+
 /// Two events make two webhooks; the status names both; each event runs what it should; nothing is left.
 async fn two_webhooks<V: Vendor>(stage: Stage<'_, V>, events: [&str; 2], sent: [&str; 2]) -> Result<()> {
     stage.subscribe(&events).await?;
@@ -44,8 +51,7 @@ async fn two_webhooks<V: Vendor>(stage: Stage<'_, V>, events: [&str; 2], sent: [
 
 #[tokio::test]
 async fn each_topic_has_a_webhook_of_its_own() -> Result<()> {
-    let stage = Stage::new("shopify", shopify::Shopify, json!({})).await?;
-    stage.credentials(&[("token", shopify::TOKEN)]).await?;
+    let stage = shop().await?;
     two_webhooks(stage, ["orders/create", "products/update"], ["ORDERS_CREATE", "PRODUCTS_UPDATE"]).await
 }
 
@@ -59,9 +65,8 @@ async fn each_event_has_an_entry_of_its_own() -> Result<()> {
 /// The vendor refuses the second one of two, in `userErrors`, with the status 200.
 #[tokio::test]
 async fn a_topic_that_is_refused_is_said_and_what_was_made_is_deleted_in_the_end() -> Result<()> {
-    let stage = Stage::new("shopify", shopify::Shopify, json!({})).await?;
-    stage.credentials(&[("token", shopify::TOKEN)]).await?;
-    stage.subscribe(&["orders/create", "orders/unheard"]).await?;
+    let stage = shop().await?;
+    stage.subscribe(&["orders/create", "orders/fulfilled"]).await?;
     let message = condition(&stage, "WebhookRegistered", "False", "").await?;
     ensure!(message.contains("Topic is invalid"), "{message}");
     ensure!(stage.vendor.desk().webhooks().len() <= 1);
@@ -73,8 +78,7 @@ async fn a_topic_that_is_refused_is_said_and_what_was_made_is_deleted_in_the_end
 /// One of two was deleted by hand: that one is a success, the other one is deleted.
 #[tokio::test]
 async fn what_is_gone_of_several_is_no_obstacle() -> Result<()> {
-    let stage = Stage::new("shopify", shopify::Shopify, json!({})).await?;
-    stage.credentials(&[("token", shopify::TOKEN)]).await?;
+    let stage = shop().await?;
     stage.subscribe(&["orders/create", "products/update"]).await?;
     stage.ready().await?;
     let webhooks = stage.vendor.desk().webhooks();

@@ -15,8 +15,7 @@ pub fn plugin(vendor: &str) -> Result<Value> {
     if story.exists() { read(&story) } else { of_the_catalogue(vendor) }
 }
 
-/// The same, of the catalogue alone.
-pub fn of_the_catalogue(vendor: &str) -> Result<Value> {
+fn of_the_catalogue(vendor: &str) -> Result<Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut plugin = read(&root.join(format!("charts/bellhop-plugins/plugins/{vendor}.yaml")))?;
     plugin["metadata"]["name"] = json!(format!("vendor-{vendor}"));

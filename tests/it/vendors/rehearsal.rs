@@ -89,11 +89,7 @@ struct Rehearsal<'a> {
 }
 
 async fn rehearse<V: Vendor>(vendor: V, what: Rehearsal<'_>) -> Result<()> {
-    let value = match what.name.strip_prefix("catalogue/") {
-        Some(name) => plugins::of_the_catalogue(name)?,
-        None => plugins::plugin(what.name)?,
-    };
-    let resource: TriggerPlugin = serde_json::from_value(value)?;
+    let resource: TriggerPlugin = serde_json::from_value(plugins::plugin(what.name)?)?;
     let name = resource.metadata.name.clone().context("a name")?;
     let plugin = Plugin::compile(&name, &resource.spec).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
     let plugin = Arc::new(plugin);
@@ -245,15 +241,11 @@ rehearsals! {
         {"workspace": "acme", "repository": "web"}, ["repo:push"], "repo:push", 5, 3;
     linear: vendor::linear::Linear::default(), "linear", [("key", vendor::linear::KEY)],
         {}, ["Issue", "Comment"], "Issue", 5, 3;
-    shopify: vendor::shopify::Shopify, "shopify", [("token", vendor::shopify::TOKEN)],
-        {}, ["orders/create"], "ORDERS_CREATE", 0, 1;
     stripe: vendor::stripe::Stripe, "stripe", [("key", vendor::stripe::KEY)],
         {}, ["charge.succeeded", "charge.failed"], "charge.succeeded", 5, 3;
     mailgun: vendor::mailgun::Mailgun, "mailgun", [("key", vendor::mailgun::KEY)],
         {"domain": "mail.acme.example"}, ["delivered"], "delivered", 0, 1;
     gitlab: vendor::gitlab::GitLab, "gitlab", [("token", vendor::gitlab::TOKEN)],
-        {"project": "acme/web"}, ["issue"], "issue", 3, 1;
-    gitlab_of_the_catalogue: vendor::gitlab::GitLab, "catalogue/gitlab", [("token", vendor::gitlab::TOKEN)],
         {"project": "acme/web"}, ["issue", "merge_request"], "issue", 3, 1;
     telegram: vendor::telegram::Telegram, "telegram", [("token", vendor::telegram::TOKEN)],
         {}, ["message", "callback_query"], "message", 0, 0;
@@ -265,17 +257,17 @@ rehearsals! {
         {}, ["zen:event-type:ticket.created"], "zen:event-type:ticket.created", 2, 1;
     asana: vendor::asana::Asana, "asana", [("token", vendor::asana::TOKEN)],
         {"workspace": "4242", "resource": "8675309"}, ["task.added", "task.changed"], "task.added", 2, 1;
-    microsoft_graph: vendor::microsoft_graph::MicrosoftGraph { life: LIFE }, "microsoft-graph",
-        [("token", vendor::microsoft_graph::TOKEN)], {"resource": "me/messages"}, ["created"], "created", 0, 1;
-    microsoft_graph_of_the_catalogue: vendor::microsoft_graph::MicrosoftGraph { life: LIFE }, "catalogue/microsoft-graph",
+    microsoft_graph: vendor::microsoft_graph::MicrosoftGraph::new(LIFE), "microsoft-graph",
         [("accessToken", vendor::microsoft_graph::TOKEN)], {"tenant": "common", "resource": "me/messages"}, ["created"],
         "created", 0, 1;
-    shopify_of_the_catalogue: vendor::shopify::Shopify, "catalogue/shopify",
+    shopify: vendor::shopify::Shopify, "shopify",
         [("token", vendor::shopify::TOKEN), ("clientSecret", vendor::shopify::APP_SECRET)], {"shop": "acme"},
         ["orders/create"], "ORDERS_CREATE", 0, 1;
     twilio: vendor::twilio::Twilio, "twilio",
         [("accountSID", vendor::twilio::ACCOUNT), ("authToken", vendor::twilio::TOKEN)],
         {"phoneNumber": vendor::twilio::NUMBER}, ["message.received", "call.status"], "message.received", 0, 0;
+    pagerduty: vendor::pagerduty::PagerDuty, "pagerduty", [("key", vendor::pagerduty::KEY)],
+        {"service": "P393ZNQ"}, ["incident.triggered", "incident.resolved"], "incident.triggered", 3, 1;
     airtable: vendor::airtable::Airtable { life: LIFE }, "airtable", [("token", vendor::airtable::TOKEN)],
         {"base": "appAcme"}, ["tableData"], "tableData", 2, 1;
     webflow: vendor::webflow::Webflow, "webflow", [("token", vendor::webflow::TOKEN)],

@@ -5,6 +5,7 @@ use crate::support::{self, Own, PATIENCE, Workspace, note_secret};
 use anyhow::{Context, Result, bail, ensure};
 use bellhop::api::{Subscription, TriggerPlugin};
 use bellhop_harness::bellhop::Bellhop;
+use bellhop_harness::browser::Browser;
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::runner::Recorded;
 use bellhop_harness::vendor::{Standin, Vendor, Webhook};
@@ -98,6 +99,18 @@ impl<'a, V: Vendor> Stage<'a, V> {
     /// Creates a Subscription to these events that is authorized by the credentials, and a trigger for the first one.
     pub async fn subscribe(&self, events: &[&str]) -> Result<()> {
         self.subscribe_by(events, json!({"apiKey": {"secretRef": {"name": CREDENTIALS}}})).await
+    }
+
+    /// The same, where a person consents: by the client of the workspace, and with the link of the status.
+    pub async fn subscribe_by_consent(&self, events: &[&str], id: &str, secret: &str) -> Result<()> {
+        self.credentials(&[("clientID", id), ("clientSecret", secret)]).await?;
+        self.subscribe_by(events, json!({"oauth2": {"clientSecretRef": {"name": CREDENTIALS}}})).await?;
+        let link = crate::oauth::support::link(&self.workspace, SUBSCRIPTION).await?;
+        let mut browser = Browser::new();
+        let start = browser.open(&link).await?;
+        let done = browser.submit(&start.form("/oauth/start/")?, &[]).await?;
+        ensure!(done.text().contains("You can close this page"), "{}: {}", done.url, done.text());
+        Ok(())
     }
 
     /// The same, authorized in any way.
