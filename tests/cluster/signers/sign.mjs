@@ -1,4 +1,6 @@
-// Reads {"now": seconds} and writes requests that the vendors' own libraries have signed.
+// Reads {"now": seconds} and writes requests that the vendors' own libraries have signed; where a library only verifies, Node.js
+// has signed after the vendor's page, and `verify.mjs` asks the library.
+import { createHmac, generateKeyPairSync, sign as signWithKey } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { sign } from "@octokit/webhooks-methods";
 import { Webhook as StandardWebhook } from "standardwebhooks";
@@ -10,6 +12,7 @@ const { now } = JSON.parse(readFileSync(0, "utf8"));
 const date = new Date(now * 1000);
 const json = { "content-type": "application/json" };
 const requests = [];
+const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(text).digest(encoding);
 
 {
   const secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -56,6 +59,75 @@ const requests = [];
   requests.push({
     plugin: "generic-hmac", library: "@octokit/webhooks-methods", secret, body, signature: "x-hub-signature-256",
     headers: { ...json, "x-hub-signature-256": await sign(secret, body) },
+  });
+}
+
+{
+  const secret = "octo-S3cret";
+  const body = JSON.stringify({ ref: "refs/heads/main", sender: { login: "ada" } });
+  requests.push({
+    plugin: "github", library: "@octokit/webhooks-methods", secret, body, signature: "x-hub-signature-256",
+    headers: {
+      ...json, "x-github-event": "push", "x-github-delivery": "1", "x-hub-signature-256": await sign(secret, body),
+    },
+  });
+}
+
+{
+  // A webhook that was made by hand with a signing token.
+  const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+  const body = JSON.stringify({ object_kind: "push", ref: "refs/heads/main" });
+  const headers = {
+    ...json, "x-gitlab-event": "Push Hook", "webhook-id": "msg_3", "webhook-timestamp": String(now),
+    "webhook-signature": new StandardWebhook(secret).sign("msg_3", date, body),
+  };
+  requests.push({ plugin: "gitlab", library: "standardwebhooks", secret, body, signature: "webhook-signature", headers });
+}
+
+{
+  const secret = "8f742231b10e8888abcd99yyyzzz85a5";
+  const body = "command=%2Fdeploy&text=now&trigger_id=1.2";
+  requests.push({
+    plugin: "slack", library: "@slack/bolt", secret, body, signature: "x-slack-signature",
+    headers: {
+      "content-type": "application/x-www-form-urlencoded", "x-slack-request-timestamp": String(now),
+      "x-slack-signature": `v0=${hmac(secret, `v0:${now}:${body}`, "hex")}`,
+    },
+  });
+}
+
+{
+  const secret = "shpss_5C1fe2b7d94a4e0b";
+  const body = JSON.stringify({ id: 5, name: "#1001" });
+  requests.push({
+    plugin: "shopify", library: "@shopify/shopify-api", secret, body, signature: "x-shopify-hmac-sha256",
+    headers: {
+      ...json, "x-shopify-topic": "orders/create", "x-shopify-shop-domain": "acme.myshopify.com",
+      "x-shopify-api-version": "2026-10", "x-shopify-webhook-id": "b54557e4-bdd9-4b37-8a5f-bf7d70bcd043",
+      "x-shopify-hmac-sha256": hmac(secret, body, "base64"),
+    },
+  });
+}
+
+{
+  const secret = "lin_wh_1C5S7xQvT2m";
+  const body = JSON.stringify({ action: "create", type: "Issue", data: { id: "1" }, webhookTimestamp: now * 1000 });
+  requests.push({
+    plugin: "linear", library: "@linear/sdk", secret, body, signature: "linear-signature",
+    headers: { ...json, "linear-event": "Issue", "linear-delivery": "1", "linear-signature": hmac(secret, body, "hex") },
+  });
+}
+
+{
+  const { publicKey, privateKey } = generateKeyPairSync("ed25519");
+  const secret = publicKey.export({ type: "spki", format: "der" }).subarray(-32).toString("hex");
+  const body = JSON.stringify({ type: 2, id: "1", token: "t", data: { name: "deploy" } });
+  requests.push({
+    plugin: "discord", library: "discord-interactions", secret, body, signature: "x-signature-ed25519",
+    headers: {
+      ...json, "x-signature-timestamp": String(now),
+      "x-signature-ed25519": signWithKey(null, Buffer.from(now + body), privateKey).toString("hex"),
+    },
   });
 }
 
