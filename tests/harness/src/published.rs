@@ -29,6 +29,11 @@ pub async fn github_payloads() -> Result<Vec<(String, Value)>> {
     Ok(payloads)
 }
 
+/// GitHub's OpenAPI description of its REST API at github.com, in the npm package @octokit/openapi.
+pub async fn github_api() -> Result<Value> {
+    json("@octokit/openapi/generated/api.github.com.json").await
+}
+
 /// GitHub's OpenAPI description of its webhooks at github.com, in the npm package @octokit/openapi-webhooks.
 pub async fn github_description() -> Result<Value> {
     json("@octokit/openapi-webhooks/generated/api.github.com.json").await

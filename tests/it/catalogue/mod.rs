@@ -1,5 +1,6 @@
 //! The catalogue's plugins against what the vendors publish about their webhooks.
 
+mod described;
 mod gitea;
 mod github;
 mod made_up;
