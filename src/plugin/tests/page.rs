@@ -132,6 +132,11 @@ plugins and from the requests that they are tested with.
             writeln!(page, "[The requests](../tests/catalogue/{name}/README.md) that it is tested with.").unwrap();
         }
         let events = plugin.spec.events.iter().map(|event| format!("`{}`", event.name)).collect::<Vec<_>>();
+        if let Some(deadline) = plugin.spec.callback.answer.as_ref().and_then(|answer| answer.deadline.as_ref()) {
+            let seconds = std::time::Duration::from(*deadline).as_secs_f64();
+            writeln!(page, "A runner can [answer](triggers.md#answering-the-sender) the sender, within {seconds} s.")
+                .unwrap();
+        }
         writeln!(page, "\nEvents: {}", events.join(", ")).unwrap();
     }
     page

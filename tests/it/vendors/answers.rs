@@ -1,4 +1,5 @@
-//! A runner answers the sender, where the plugin lets the sender wait: Slack and Discord show what a command answers.
+//! A runner answers the sender, where the plugin lets the sender wait: Slack and Discord show what a command answers, and Twilio sends
+//! it to whoever wrote.
 
 use super::stage::{SUBSCRIPTION, Stage};
 use crate::request_log::left_out;
@@ -6,7 +7,7 @@ use crate::support::{PATIENCE, note_secret};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
 use bellhop_harness::runner::{Reply, Runner};
-use bellhop_harness::vendor::{Answered, discord, slack};
+use bellhop_harness::vendor::{Answered, Vendor, discord, slack, twilio};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -161,5 +162,35 @@ async fn a_command_is_answered_or_deferred_and_a_bad_signature_is_refused() -> R
     ensure!(answering.requests()[0].json()?["token"] == "token-2");
     ensure!(json_of(&discord.command(&url, "status", 3).await?)? == json!({"type": 5}));
     stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
+    stage.ends_with_nothing().await
+}
+
+/// Whoever writes to a number gets the runner's text, or nothing: Twilio is always answered with what it understands.
+#[tokio::test]
+async fn a_message_is_answered_with_text_or_without_instructions() -> Result<()> {
+    let stage = Stage::new("twilio", twilio::Twilio, json!({"phoneNumber": twilio::NUMBER})).await?;
+    stage.credentials(&[("accountSID", twilio::ACCOUNT), ("authToken", twilio::TOKEN)]).await?;
+    stage.subscribe(&["message.received"]).await?;
+    stage.ready().await?;
+    let webhook = stage.one_webhook().await?;
+    let writes = async |number| stage.vendor.vendor().delivery(&webhook, "message.received", number).send().await;
+    let answered = writes(1).await?;
+    ensure!(answered.status == 200 && answered.header("content-type") == "text/xml", "{answered:?}");
+    ensure!(answered.body == "<Response/>", "{answered:?}");
+    let run = stage.workspace.runner.wait_for(1, PATIENCE).await?[0].json()?;
+    ensure!(run["text"] == "hello & = + 1" && run["from"] == "+14158675309", "{run}");
+
+    let answering = Runner::start()?;
+    answering.respond_with(|_| Reply::ok().header("content-type", "text/plain").body("Thank you"));
+    let mut trigger = stage.workspace.trigger("answers", SUBSCRIPTION);
+    trigger["spec"]["event"] = json!("message.received");
+    trigger["spec"]["parameters"] = json!({"contains": "HELLO"});
+    trigger["spec"]["runner"] = json!({"url": format!("{}/runs", answering.url())});
+    trigger["spec"]["delivery"] = json!({"answer": true});
+    stage.workspace.create_trigger(trigger).await?;
+    stage.workspace.trigger_is("answers", "True", "Bound").await?;
+    let answered = writes(2).await?;
+    ensure!(answered.status == 200 && answered.body == "Thank you", "{answered:?}");
+    ensure!(answered.header("content-type").starts_with("text/plain"), "{answered:?}");
     stage.ends_with_nothing().await
 }
