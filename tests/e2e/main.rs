@@ -9,6 +9,7 @@ mod lifecycle;
 mod node;
 mod rebuild;
 mod replicas;
+mod request_log;
 mod sizing;
 mod story;
 mod support;
