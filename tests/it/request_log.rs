@@ -47,7 +47,7 @@ pub async fn requests(workspace: &Workspace<'_>, selector: &str) -> Result<Vec<V
 }
 
 /// The name of the only request that a selector means, once there is one.
-async fn the_one(workspace: &Workspace<'_>, selector: &str) -> Result<String> {
+pub async fn the_one(workspace: &Workspace<'_>, selector: &str) -> Result<String> {
     eventually(PATIENCE, &format!("a request with {selector}"), async || {
         let found = requests(workspace, selector).await?;
         ensure!(found.len() == 1, "{} requests", found.len());
@@ -217,7 +217,7 @@ async fn send(
 }
 
 /// A kubeconfig of a ServiceAccount, by its token; `role` is what it has in its namespace.
-async fn token_user(workspace: &Workspace<'_>, name: &str, role: &str) -> Result<PathBuf> {
+pub async fn token_user(workspace: &Workspace<'_>, name: &str, role: &str) -> Result<PathBuf> {
     let namespace = workspace.namespace.as_str();
     printed(workspace, &["-n", namespace, "create", "serviceaccount", name]).await?;
     let account = format!("--serviceaccount={namespace}:{name}");
@@ -233,7 +233,7 @@ async fn bind(workspace: &Workspace<'_>, name: &str, role: &str, subject: &str) 
 }
 
 /// A kubeconfig of a user with a certificate that the cluster has signed.
-async fn certificate_user(workspace: &Workspace<'_>, name: &str, role: &str) -> Result<PathBuf> {
+pub async fn certificate_user(workspace: &Workspace<'_>, name: &str, role: &str) -> Result<PathBuf> {
     let user = format!("{name}-of-{}", workspace.namespace);
     let (mut params, key) = (CertificateParams::default(), KeyPair::generate()?);
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -263,19 +263,24 @@ async fn certificate_user(workspace: &Workspace<'_>, name: &str, role: &str) -> 
 }
 
 /// The rules that the chart's ClusterRoles add to `view` and `edit`, as Roles of the workspace.
-async fn roles(workspace: &Workspace<'_>) -> Result<()> {
-    let rule = |verbs: &[&str], resources: &[&str]| {
+pub async fn roles(workspace: &Workspace<'_>) -> Result<()> {
+    let rule = |group: &str, verbs: &[&str], resources: &[&str]| {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         PolicyRule {
-            api_groups: Some(vec!["log.bellhop.dev".to_owned()]),
+            api_groups: Some(vec![group.to_owned()]),
             resources: Some(texts(resources)),
             verbs: texts(verbs),
             ..PolicyRule::default()
         }
     };
-    let read = rule(&["get", "list", "watch"], &["requests"]);
-    let work = rule(&["create"], &["requests/replay", "subscriptions/send"]);
-    for (name, rules) in [("viewer", vec![read.clone()]), ("editor", vec![read, work])] {
+    let (log, kinds, own) = ("log.bellhop.dev", "bellhop.dev", ["subscriptions", "workflowtriggers"]);
+    let read = vec![rule(log, &["get", "list", "watch"], &["requests"]), rule(kinds, &["get", "list", "watch"], &own)];
+    let work = [
+        rule(log, &["create"], &["requests/replay", "subscriptions/send"]),
+        rule(kinds, &["create", "update", "patch", "delete"], &own),
+    ];
+    let edit = read.iter().chain(&work).cloned().collect();
+    for (name, rules) in [("viewer", read), ("editor", edit)] {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
         workspace.api::<Role>().create(&PostParams::default(), &Role { metadata, rules: Some(rules) }).await?;
     }

@@ -158,6 +158,32 @@ async fn explain_tells_the_whole_story() -> Result<()> {
 }
 
 #[tokio::test]
+async fn explain_is_coloured_on_a_terminal() -> Result<()> {
+    let api = StandIn::start().await?;
+    let tried = json!({"time": "2026-01-01T10:00:01.000Z", "url": "http://r/", "status": 503, "durationMillis": 12,
+        "answer": "busy\u{1b}[2J"});
+    let trying = json!({"state": "Pending", "attempts": [tried], "nextAttempt": "2026-01-01T10:00:06.000Z"});
+    api.tell(&request(1, "Pending", &trying, &not_fired()));
+    let mut terminal = Terminal::start(api.command(&["explain", &name(1)]))?;
+    ensure!(terminal.end().await? == 0, "{}", terminal.shown());
+    // A terminal gets a carriage return with each line; what a runner has said does not steer it.
+    let expected = [
+        &format!("\u{1b}[1m{}\u{1b}[0m   acme-web (gitea)   \u{1b}[33mPending\u{1b}[0m", name(1)),
+        "├─ received   2026-01-01T10:00:01.000Z   POST, 2 bytes",
+        "├─ \u{1b}[32mverified\u{1b}[0m",
+        "├─ answered   202 Accepted after 3 ms",
+        "└─ event \u{1b}[1mpush\u{1b}[0m   5f000000-0000-4000-8000-000000000001",
+        "   ├─ variables",
+        "   │  └─ ref = \"refs/heads/main\"",
+        "   ├─ \u{1b}[33m…\u{1b}[0m review   workflow review   \u{1b}[33mpending, next attempt at 2026-01-01T10:00:06.000Z\u{1b}[0m",
+        "   │  └─ 2026-01-01T10:00:01.000Z   \u{1b}[31m503\u{1b}[0m after 12 ms   http://r/   busy\\u{1b}[2J",
+        "   └─ \u{1b}[2m✗\u{1b}[0m draft   workflow draft   did not fire: parameter branches: [\"release/*\"] does not match",
+    ];
+    ensure!(terminal.shown().lines().eq(expected), "{:#?}", terminal.shown().lines().collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
 async fn replay_is_of_one_request_or_of_what_was_given_up() -> Result<()> {
     let api = with_two_requests().await?;
     let one = ended(api.command(&["replay", &name(1), "--trigger", "review"])).await?;

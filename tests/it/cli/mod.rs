@@ -3,6 +3,7 @@
 mod log;
 mod plugin;
 mod real_log;
+mod rights;
 mod stand_in;
 mod terminal;
 mod wizard;
