@@ -13,7 +13,7 @@ pub const RESUME_ANNOTATION: &str = "bellhop.dev/resume";
 /// Characters of it that count.
 const RESUME_LENGTH: usize = 64;
 /// The longest time that a draft listens, from the moment at which the annotation is first seen.
-const LONGEST_LISTENING: SignedDuration = SignedDuration::from_hours(1);
+pub const LONGEST_LISTENING: SignedDuration = SignedDuration::from_hours(1);
 
 /// What Bellhop says of a WorkflowTrigger.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

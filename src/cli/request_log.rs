@@ -3,7 +3,7 @@
 use super::client::{Cluster, names_an_object};
 use super::exit::Exit;
 use super::output::clean;
-use crate::log::model::{GROUP, Replayed, Request, VERSION, split_name};
+use crate::log::model::{GROUP, Replayed, Request, SILENT_ANNOTATION, VERSION, split_name};
 use crate::log::sending::{SendSpec, Sent};
 use anyhow::{Context, anyhow};
 use async_stream::try_stream;
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::pin::pin;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Requests that are read in one call.
 const PAGE: usize = 250;
@@ -23,6 +24,14 @@ const PAGE: usize = 250;
 const CATCH_UP: usize = 1000;
 /// Pause after an interruption, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is heard while a draft listens.
+pub enum Heard {
+    /// It listens from now on; perhaps not at all replicas of the ingress, and why.
+    Begun(Option<String>),
+    /// A request that it has captured.
+    Captured(Box<Request>),
+}
 
 /// The log of one workspace.
 pub struct RequestLog {
@@ -173,6 +182,58 @@ impl RequestLog {
                 }
                 // A watch that ends at once must not become a circle without a pause.
                 tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    /// Has a draft listen until then, and tells what it captures. An interruption, in which it does not listen, is said on
+    /// standard error. Whoever stops to read makes it stop to listen.
+    pub fn listen(&self, trigger: &str, end: Instant) -> impl Stream<Item = anyhow::Result<Heard>> {
+        let base = self.path.trim_end_matches("/requests").to_owned();
+        let trigger: String = url::form_urlencoded::byte_serialize(trigger.as_bytes()).collect();
+        let path = format!("{base}/captures?watch=true&fieldSelector=metadata.name%3D{trigger}");
+        try_stream! {
+            let mut has_begun = false;
+            loop {
+                let left = end.saturating_duration_since(Instant::now()).as_secs() + 1;
+                let request = http::Request::get(format!("{path}&timeoutSeconds={left}")).body(Vec::new())?;
+                let (mut interruption, mut listens) = (None, false);
+                match self.client.request_events::<Request>(request).await {
+                    Ok(events) => {
+                        let mut events = pin!(events);
+                        while let Some(event) = events.next().await {
+                            match event {
+                                Ok(WatchEvent::Added(request) | WatchEvent::Modified(request)) => {
+                                    yield Heard::Captured(Box::new(request));
+                                }
+                                Ok(WatchEvent::Bookmark(bookmark)) => {
+                                    // Further ones only say that the connection lives.
+                                    if !std::mem::replace(&mut listens, true) {
+                                        has_begun = true;
+                                        let silent = bookmark.metadata.annotations.get(SILENT_ANNOTATION).cloned();
+                                        yield Heard::Begun(silent);
+                                    }
+                                }
+                                Ok(WatchEvent::Deleted(_)) => {}
+                                Ok(WatchEvent::Error(status)) => interruption = Some(kube::Error::Api(status)),
+                                Err(error) => interruption = Some(error),
+                            }
+                            if interruption.is_some() {
+                                break;
+                            }
+                        }
+                    }
+                    Err(error) => interruption = Some(error),
+                }
+                if Instant::now() >= end {
+                    return;
+                }
+                match interruption {
+                    Some(error) if !has_begun => Err(told(error))?,
+                    Some(error) => eprintln!("Not listening any more, trying again: {}", clean(&error.to_string())),
+                    None => eprintln!("Not listening any more, trying again."),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }

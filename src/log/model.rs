@@ -481,6 +481,9 @@ impl Request {
     }
 }
 
+/// Annotation of the bookmark with which it begins that a draft listens: the replicas at which it does not, and why.
+pub const SILENT_ANNOTATION: &str = "log.bellhop.dev/silent";
+
 /// The name of a request: the replica that has it, and its id.
 pub fn name(replica: &str, id: Uuid) -> String {
     format!("{replica}-{id}")

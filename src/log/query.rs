@@ -46,6 +46,8 @@ pub struct Question {
     /// With `watch`: what changed since is told first. A resource version of a request, or Unix milliseconds. Left out:
     /// nothing.
     pub since: Option<String>,
+    /// With `watch` and `trigger`: that trigger, if it is a draft, listens as long as this lasts.
+    pub listen: bool,
 }
 
 /// Whether a question about `asked` is one about `namespace`, too.

@@ -3,10 +3,13 @@
 use super::Log;
 use super::model::{Change, ChangeKind, Request, Version};
 use super::places::Place;
-use super::query::{Question, Reader, changed_since, covers};
+use super::query::{ALL, Question, Reader, changed_since, covers};
+use crate::api::LONGEST_LISTENING;
+use crate::routes::Following;
 use crate::spool::Changed;
 use async_stream::stream;
 use futures::Stream;
+use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -31,15 +34,25 @@ impl Log {
     /// Too many watch already; a line for people.
     pub fn watch(&self, namespace: String, question: Question) -> Result<impl Stream<Item = Change> + use<>, String> {
         let place = self.0.watches.enter(&namespace)?;
-        Ok(changes(self.clone(), namespace, question, place))
+        let following = question.trigger.as_ref().filter(|_| question.listen && namespace != ALL).map(|trigger| {
+            let until = Timestamp::now().checked_add(LONGEST_LISTENING).unwrap_or(Timestamp::MAX);
+            self.0.routes.follow(&namespace, trigger, until)
+        });
+        Ok(changes(self.clone(), namespace, question, place, following))
     }
 }
 
-fn changes(log: Log, namespace: String, question: Question, place: Place) -> impl Stream<Item = Change> {
+fn changes(
+    log: Log,
+    namespace: String,
+    question: Question,
+    place: Place,
+    following: Option<Following>,
+) -> impl Stream<Item = Change> {
     // Before anything is looked at, so that nothing is missed.
     let (mut stored, mut passing) = (log.0.spool.changes(), log.0.passing.changes());
     stream! {
-        let _place = place;
+        let (_place, _following) = (place, following);
         let mut told = Told::default();
         if let Some(since) = question.since.as_deref().and_then(since) {
             let (namespace, question) = (namespace.clone(), question.clone());

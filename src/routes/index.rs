@@ -4,8 +4,12 @@
 use super::shards::Shards;
 use super::traffic::Traffic;
 use super::{Compiled, Lookup, Route, Rule, Target, Trigger, WaitReason};
-use crate::api::{Mode, PublishedController, PublishedRoute, PublishedRunner, RunnerGone, TriggerPluginSpec};
+use crate::api::{
+    Listening, Mode, PublishedController, PublishedRoute, PublishedRunner, RunnerGone, TriggerPluginSpec,
+};
 use crate::plugin::{KeySet, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -64,6 +68,8 @@ struct RouteState {
 
 struct TriggerState {
     trigger: Arc<Trigger>,
+    /// Until when its annotation asks it to listen; the trigger may listen longer, because of who follows it.
+    asked: Option<Listening>,
     /// Compiled against the plugin that stands beside it; made when a route needs it.
     rule: Option<(Arc<Compiled>, Arc<Rule>)>,
 }
@@ -99,6 +105,8 @@ pub struct Index {
     /// URLs of the JWK Sets whose keys are published, by the name of their Secret.
     keys: HashMap<String, String>,
     triggers: HashMap<Named, TriggerState>,
+    /// Who follows which trigger, and until when.
+    ears: HashMap<Named, HashMap<Uuid, Timestamp>>,
     /// Routes by what they depend on. A Subscription that was deleted and created again can have two for a moment.
     routes_of_plugin: HashMap<Arc<str>, HashSet<Uuid>>,
     routes_of_subscription: HashMap<Named, HashSet<Uuid>>,
@@ -118,6 +126,7 @@ impl Index {
             runners: HashSet::new(),
             keys: HashMap::new(),
             triggers: HashMap::new(),
+            ears: HashMap::new(),
             routes_of_plugin: HashMap::new(),
             routes_of_subscription: HashMap::new(),
             routes_of_token: HashMap::new(),
@@ -301,13 +310,15 @@ impl Index {
         } else {
             trigger.gone |= paused.is_some();
         }
-        if let Some(known) = self.triggers.get(&named).and_then(|known| known.trigger.listening.as_ref())
+        if let Some(known) = self.triggers.get(&named).and_then(|known| known.asked.as_ref())
             && trigger.listening.as_ref().is_some_and(|listening| listening.requested == known.requested)
         {
             // Seen before: its hour has begun then.
             trigger.listening = Some(known.clone());
         }
-        if self.triggers.get(&named).is_some_and(|known| *known.trigger == trigger) {
+        let asked = trigger.listening.take();
+        trigger.listening = self.heard(&named, asked.clone());
+        if self.triggers.get(&named).is_some_and(|known| *known.trigger == trigger && known.asked == asked) {
             return; // A change of its status.
         }
         let before = self.unlink_trigger(&named);
@@ -319,7 +330,7 @@ impl Index {
         let trigger = Arc::new(trigger);
         self.table.targets.insert(trigger.uid, Target::new(trigger.clone()));
         self.triggers_of_subscription.entry(subscription.clone()).or_default().insert(named.1.clone());
-        self.triggers.insert(named, TriggerState { trigger, rule: None });
+        self.triggers.insert(named, TriggerState { trigger, asked, rule: None });
         if let Some((_, before)) = before.filter(|(_, before)| *before != subscription) {
             self.rebuild_all(self.routes_of_subscription.get(&before).cloned());
         }
@@ -334,9 +345,48 @@ impl Index {
         };
         if !trigger.gone {
             self.table.paused.insert(uid, state.clone());
-            self.apply_trigger(Trigger::clone(&trigger));
+            self.apply_again(&(trigger.namespace.clone(), trigger.name.as_str().into()));
         }
         true
+    }
+
+    /// The draft of this name listens until then (at the latest until it is no longer followed by `who`).
+    pub(super) fn follow(&mut self, namespace: &str, name: &str, who: Uuid, until: Timestamp) {
+        let named: Named = (namespace.into(), name.into());
+        self.ears.entry(named.clone()).or_default().insert(who, until);
+        self.apply_again(&named);
+    }
+
+    /// The draft of this name is no longer followed by `who`.
+    pub(super) fn unfollow(&mut self, namespace: &str, name: &str, who: Uuid) {
+        let named: Named = (namespace.into(), name.into());
+        if let Some(ears) = self.ears.get_mut(&named) {
+            ears.remove(&who);
+            if ears.is_empty() {
+                self.ears.remove(&named);
+            }
+        }
+        self.apply_again(&named);
+    }
+
+    /// Takes a trigger as it is once more, because something that belongs to it has changed.
+    fn apply_again(&mut self, named: &Named) {
+        if let Some(state) = self.triggers.get(named) {
+            // That it was paused here does not mean that its status says so.
+            let gone = state.trigger.gone && self.table.paused.get(&state.trigger.uid).is_none();
+            let trigger = Trigger { listening: state.asked.clone(), gone, ..Trigger::clone(&state.trigger) };
+            self.apply_trigger(trigger);
+        }
+    }
+
+    /// How long a trigger listens: as long as it is asked to, or as it is followed.
+    fn heard(&self, named: &Named, asked: Option<Listening>) -> Option<Listening> {
+        let followed = self.ears.get(named).and_then(|ears| ears.values().max()).copied();
+        match (asked, followed) {
+            (asked, None) => asked,
+            (Some(asked), Some(followed)) if asked.until.0 >= followed => Some(asked),
+            (_, Some(followed)) => Some(Listening { requested: String::new(), until: Time(followed) }),
+        }
     }
 
     /// Forgets a WorkflowTrigger.

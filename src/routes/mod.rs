@@ -253,6 +253,20 @@ pub enum Lookup {
     Gone,
 }
 
+/// That a draft listens because somebody follows it; ends when it is dropped.
+pub struct Following {
+    routes: Handle,
+    namespace: String,
+    trigger: String,
+    who: Uuid,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.routes.update(|index| index.unfollow(&self.namespace, &self.trigger, self.who));
+    }
+}
+
 /// Access to the snapshot. Clones see the same one.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
@@ -358,6 +372,14 @@ impl Handle {
             Lookup::Served(route) => route.published.version() == *version,
             Lookup::Waits { .. } | Lookup::Gone => false,
         }
+    }
+
+    /// Has a draft listen until then, or until the answer is dropped. It need not be there yet, and what is no draft does
+    /// nothing of it.
+    pub fn follow(&self, namespace: &str, trigger: &str, until: Timestamp) -> Following {
+        let who = Uuid::new_v4();
+        self.update(|index| index.follow(namespace, trigger, who, until));
+        Following { routes: self.clone(), namespace: namespace.to_owned(), trigger: trigger.to_owned(), who }
     }
 
     /// Waits until exactly this version is served. Give it a time limit: a route whose plugin does not compile is never

@@ -269,6 +269,7 @@ fn forbidden<'a>(i: &'a Installation) -> Vec<Question<'a>> {
         ("get", "requests.log.bellhop.dev", &i.team, false),
         ("create", "requests.log.bellhop.dev/replay", &i.team, false),
         ("create", "subscriptions.log.bellhop.dev/send", &i.team, false),
+        ("watch", "captures.log.bellhop.dev", &i.team, false),
         ("patch", "apiservices.apiregistration.k8s.io", "", false),
         ("create", "apiservices.apiregistration.k8s.io", "", false),
     ]
@@ -503,6 +504,8 @@ async fn the_clusters_own_roles_include_bellhops_kinds() -> Result<()> {
                 assert_eq!(role(name, verb, work, team).await?, replays, "{name}: {verb} {work}");
                 assert!(!role(name, verb, work, other).await?, "{name}: {verb} {work}");
             }
+            let listens = verb == "watch" && name != "view";
+            assert_eq!(role(name, verb, "captures.log.bellhop.dev", team).await?, listens, "{name}: {verb}");
         }
     }
     let refused: [Question; 5] = [

@@ -121,6 +121,17 @@ async fn a_draft_captures_at_whichever_replica_takes_the_event() -> Result<()> {
         .await?;
         ensure!(!sender.is_captured(replica).await?, "it captures again");
     }
+    // While somebody follows it at a replica, it listens there, and no longer than that.
+    let question = format!("/log/{}/requests?watch=true&trigger=sketch&listen=true", workspace.namespace);
+    let followed = replicas[1].log.follow(&question).await?;
+    ensure!(sender.is_captured(&replicas[1]).await?, "it is followed, and nothing is captured");
+    ensure!(!sender.is_captured(&replicas[0]).await?, "nobody follows it here");
+    drop(followed);
+    eventually(PATIENCE, "the connection has ended, and nothing is captured any more", async || {
+        ensure!(!sender.is_captured(&replicas[1]).await?, "it was captured");
+        Ok(())
+    })
+    .await?;
     let sent = usize::try_from(sender.sent.get())?;
     let runs = workspace.runner.wait_for(sent, PATIENCE).await?;
     ensure!(runs.iter().all(|run| run.header("ce-trigger") == Some("review")), "{runs:?}");

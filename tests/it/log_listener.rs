@@ -32,6 +32,18 @@ impl Asker {
         Ok((answer.status().as_u16(), serde_json::from_str(&answer.text().await?)?))
     }
 
+    /// Follows a question from the moment at which this ends, for as long as the answer is kept.
+    pub async fn follow(&self, path: &str) -> Result<reqwest::Response> {
+        let mut answer = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.key).send().await?;
+        ensure!(answer.status() == 200, "{path}: {}", answer.status());
+        let mut told = String::new();
+        while !told.contains("BOOKMARK") {
+            let chunk = tokio::time::timeout(PATIENCE, answer.chunk()).await.context("nothing is told")??;
+            told.push_str(std::str::from_utf8(&chunk.context("it has ended")?)?);
+        }
+        Ok(answer)
+    }
+
     /// The requests of a question, newest first.
     pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
         let (status, page) = self.ask(path).await?;

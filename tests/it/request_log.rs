@@ -277,6 +277,7 @@ pub async fn roles(workspace: &Workspace<'_>) -> Result<()> {
     let read = vec![rule(log, &["get", "list", "watch"], &["requests"]), rule(kinds, &["get", "list", "watch"], &own)];
     let work = [
         rule(log, &["create"], &["requests/replay", "subscriptions/send"]),
+        rule(log, &["watch"], &["captures"]),
         rule(kinds, &["create", "update", "patch", "delete"], &own),
     ];
     let edit = read.iter().chain(&work).cloned().collect();

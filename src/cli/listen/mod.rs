@@ -1,17 +1,15 @@
 //! `bellhop listen`: shows the events that a draft would have fired on, while somebody tries it out.
 
-mod annotation;
 mod captured;
 mod forward;
 
 use super::client::Access;
 use super::exit::Exit;
-use super::output::{Format, Screen, print};
-use super::request_log::{RequestLog, Told, selector};
+use super::output::{Format, Screen, clean, print};
+use super::request_log::{Heard, RequestLog};
 use crate::config::duration;
 use crate::log::model::Request;
-use annotation::Listening;
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use captured::{Shown, captured, render};
 use forward::Forward;
 use futures::{Stream, StreamExt};
@@ -19,11 +17,10 @@ use k8s_openapi::jiff::Timestamp;
 use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Requests that are looked through for what was captured before.
-const BEFORE: usize = 1000;
 /// The longest time that a draft listens.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -77,31 +74,17 @@ pub async fn run(options: &Options, shutdown: &CancellationToken) -> anyhow::Res
         return Err(Exit::Usage(message).into());
     }
     let log = RequestLog::new(&cluster);
-    let mut told = pin!(log.follow(selector(&[("trigger", Some(name))]), BEFORE));
-    // What was captured before is known before the draft begins to listen.
-    let mut seen = HashSet::new();
-    match told.next().await {
-        Some(Ok(Told::There(requests))) => {
-            seen.extend(requests.iter().flat_map(|request| captured(request, name)).map(|event| event.id));
-        }
-        Some(Err(error)) => return Err(error),
-        Some(Ok(Told::Changed(_))) | None => bail!("the request log cannot be followed"),
-    }
-    let until = Timestamp::now().checked_add(options.time)?;
-    let listening = Listening::begin(&cluster, name, until).await?;
-    let mut session = Session { options, log: &log, seen, shown: 0, forward: None, not_forwarded: 0 };
+    let (until, end) = (Timestamp::now().checked_add(options.time)?, Instant::now() + options.time);
+    let mut session =
+        Session { options, log: &log, until, seen: HashSet::new(), shown: 0, forward: None, not_forwarded: 0 };
     if let Some(url) = &options.forward {
         session.forward = Some(Forward::to(url.clone())?);
     }
-    let work = async {
-        listening.confirmed().await;
-        session.watch(told.as_mut()).await
-    };
+    let heard = pin!(log.listen(name, end));
     let ended = tokio::select! {
-        ended = tokio::time::timeout(options.time, work) => ended.unwrap_or(Ok(())),
+        ended = tokio::time::timeout_at(end, session.watch(heard)) => ended.unwrap_or(Ok(())),
         () = shutdown.cancelled() => Err(Exit::Interrupted.into()),
     };
-    listening.end().await?;
     ended?;
     session.result()
 }
@@ -110,7 +93,9 @@ pub async fn run(options: &Options, shutdown: &CancellationToken) -> anyhow::Res
 struct Session<'a> {
     options: &'a Options,
     log: &'a RequestLog,
-    /// Ids of the events that were shown, or were captured before.
+    /// When it ends.
+    until: Timestamp,
+    /// Ids of the events that were shown.
     seen: HashSet<Uuid>,
     shown: usize,
     forward: Option<Forward>,
@@ -118,21 +103,23 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Shows what is captured, until it is enough.
-    async fn watch(&mut self, mut told: impl Stream<Item = anyhow::Result<Told>> + Unpin) -> anyhow::Result<()> {
-        while let Some(told) = told.next().await {
-            let requests = match told? {
-                Told::There(requests) => requests,
-                Told::Changed(request) => vec![*request],
-            };
-            for request in requests {
-                self.look(&request).await?;
-                if self.options.count > 0 && self.shown >= self.options.count {
-                    return Ok(());
+    /// Shows what is captured, until it is enough or the time is over.
+    async fn watch(&mut self, mut heard: impl Stream<Item = anyhow::Result<Heard>> + Unpin) -> anyhow::Result<()> {
+        while let Some(heard) = heard.next().await {
+            match heard? {
+                Heard::Begun(silent) => {
+                    if let Some(silent) = silent {
+                        eprintln!("Warning: {}", clean(&silent));
+                    }
+                    eprintln!("Listening to {} until {:.0}; Ctrl-C ends it.", self.options.trigger, self.until);
                 }
+                Heard::Captured(request) => self.look(&request).await?,
+            }
+            if self.options.count > 0 && self.shown >= self.options.count {
+                return Ok(());
             }
         }
-        Err(anyhow!("the request log cannot be followed any more"))
+        Ok(())
     }
 
     async fn look(&mut self, request: &Request) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 
 use super::front_proxy::User;
 use super::status::Refusal;
-use super::{GROUP, RESOURCE, SUBSCRIPTIONS, VERSION};
+use super::{CAPTURES, GROUP, RESOURCE, SUBSCRIPTIONS, VERSION};
 use futures::future::BoxFuture;
 use http::StatusCode;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -41,6 +41,8 @@ pub enum Resource {
     /// Requests.
     #[default]
     Requests,
+    /// What drafts capture.
+    Captures,
     /// Subscriptions: only what they have below them.
     Subscriptions,
 }
@@ -50,6 +52,7 @@ impl Resource {
     pub fn name(self) -> &'static str {
         match self {
             Resource::Requests => RESOURCE,
+            Resource::Captures => CAPTURES,
             Resource::Subscriptions => SUBSCRIPTIONS,
         }
     }

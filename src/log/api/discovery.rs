@@ -1,7 +1,7 @@
 //! What kubectl and the API server ask first: which kinds there are. Documents that never change.
 
 use super::accept::Form;
-use super::{GROUP, KIND, RESOURCE, SUBSCRIPTIONS, VERSION};
+use super::{CAPTURE, CAPTURES, GROUP, KIND, RESOURCE, SUBSCRIPTIONS, VERSION};
 use serde_json::{Value, json};
 
 /// Content type of an aggregated discovery document, without its version.
@@ -45,6 +45,9 @@ pub fn resources() -> Value {
                 "verbs": ["create"],
             },
             {
+                "name": CAPTURES, "singularName": "capture", "namespaced": true, "kind": CAPTURE, "verbs": ["watch"],
+            },
+            {
                 "name": format!("{SUBSCRIPTIONS}/send"), "singularName": "", "namespaced": true, "kind": "Send",
                 "verbs": ["create"],
             },
@@ -62,6 +65,9 @@ fn aggregated(version: &str) -> Value {
                 "resource": RESOURCE, "responseKind": kind(KIND), "scope": "Namespaced", "singularResource": "request",
                 "verbs": ["get", "list", "watch"], "shortNames": ["req"],
                 "subresources": [{"subresource": "replay", "responseKind": kind("Replay"), "verbs": ["create"]}],
+            }, {
+                "resource": CAPTURES, "responseKind": kind(CAPTURE), "scope": "Namespaced",
+                "singularResource": "capture", "verbs": ["watch"],
             }, {
                 // Not a resource itself: as the API server has it of one that has only something below it.
                 "resource": SUBSCRIPTIONS, "responseKind": {"group": "", "version": "", "kind": ""},
@@ -86,8 +92,9 @@ mod tests {
         assert_eq!(new["verbs"], old["resources"][0]["verbs"]);
         assert_eq!(new["shortNames"], old["resources"][0]["shortNames"]);
         assert_eq!(new["subresources"][0]["verbs"], old["resources"][1]["verbs"]);
-        let below = &version["resources"][1]["subresources"][0];
-        assert_eq!((&below["verbs"], &below["responseKind"]["kind"]), (&old["resources"][2]["verbs"], &json!("Send")));
+        assert_eq!(version["resources"][1]["resource"], old["resources"][2]["name"]);
+        let below = &version["resources"][2]["subresources"][0];
+        assert_eq!((&below["verbs"], &below["responseKind"]["kind"]), (&old["resources"][3]["verbs"], &json!("Send")));
         assert_eq!(group()["preferredVersion"]["version"], version["version"]);
         assert_eq!(groups(Form::Objects).1["groups"][0]["name"], all["items"][0]["metadata"]["name"]);
     }

@@ -80,6 +80,11 @@ impl Entry {
         self.triggers().filter_map(|trigger| trigger["name"].as_str())
     }
 
+    /// Whether a draft of this name has captured one of its events.
+    pub fn captured_by(&self, name: &str) -> bool {
+        self.triggers().any(|trigger| trigger["captured"] == true && trigger["name"] == name)
+    }
+
     /// How many triggers fired, of how many.
     pub fn fired(&self) -> (usize, usize) {
         let fired = |trigger: &&Value| trigger["fired"] == true;

@@ -8,6 +8,7 @@
 //! | the same with `watch=true` | GET | `watch requests` |
 //! | `namespaces/NS/requests/NAME` | GET | `get requests` |
 //! | `namespaces/NS/requests/NAME/replay` | POST | `create requests/replay` |
+//! | `namespaces/NS/captures` with `watch=true` and `fieldSelector=metadata.name=TRIGGER` | GET | `watch captures` |
 //! | `namespaces/NS/subscriptions/NAME/send` | POST | `create subscriptions/send` |
 //!
 //! What is asked is a value (`question.rs`), and so are what a page has (`page.rs`), a table (`table.rs`), a selector
@@ -59,6 +60,10 @@ use tokio::sync::Semaphore;
 pub const RESOURCE: &str = "requests";
 /// What `send` is a subresource of; there is nothing else of it here.
 pub const SUBSCRIPTIONS: &str = "subscriptions";
+/// What drafts capture while somebody follows it, and its kind.
+pub const CAPTURES: &str = "captures";
+/// The kind of what is followed there: a request that a draft has captured.
+pub const CAPTURE: &str = "Capture";
 
 /// Watches at the same time, of all users; those of all namespaces share as those of one do.
 const MAX_WATCHES: Places = Places { total: 256, each: 16 };
@@ -140,6 +145,14 @@ impl Server {
                 let slot = self.watches.enter(place.namespace.as_deref().unwrap_or(ALL)).map_err(Refusal::too_many)?;
                 let from = watch::Source { replicas: self.replicas.clone(), turns: self.turns.clone() };
                 let lines = watch::watch(from, place, wanted, form, include, slot)?;
+                Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
+            }
+            Question::Listen(ear) => {
+                let slot = self.watches.enter(&ear.namespace).map_err(Refusal::too_many)?;
+                let (namespace, trigger) = (&ear.namespace, &ear.trigger);
+                tracing::info!(namespace, trigger, user = user.name, "a draft is listened to");
+                let from = watch::Source { replicas: self.replicas.clone(), turns: self.turns.clone() };
+                let lines = watch::listen(from, ear, slot)?;
                 Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
             }
             Question::Replay(one) => {

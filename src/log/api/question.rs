@@ -5,7 +5,7 @@ use super::page::Place;
 use super::selector::Selector;
 use super::status::Refusal;
 use super::table::Include;
-use super::{GROUP, RESOURCE, VERSION};
+use super::{CAPTURES, GROUP, RESOURCE, VERSION};
 use crate::log::model::split_name;
 use http::{Method, StatusCode};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub enum Question {
     Watch(Where, Watch, Include),
     /// One request.
     Get(One, Include),
+    /// What a draft captures, which listens as long as this lasts.
+    Listen(Ear),
     /// Deliver it again.
     Replay(One),
     /// Send a request that a person makes up.
@@ -80,6 +82,17 @@ pub struct One {
     pub name: String,
 }
 
+/// Which draft listens.
+#[derive(Debug, PartialEq)]
+pub struct Ear {
+    /// Its namespace.
+    pub namespace: String,
+    /// The name of the WorkflowTrigger.
+    pub trigger: String,
+    /// How long.
+    pub life: Duration,
+}
+
 /// To which Subscription.
 #[derive(Debug, PartialEq)]
 pub struct Target {
@@ -111,6 +124,13 @@ impl Question {
             Question::Watch(place, ..) => Some(several("watch", place)),
             Question::Get(one, _) => Some(single("get", "", one)),
             Question::Replay(one) => Some(single("create", "replay", one)),
+            Question::Listen(ear) => Some(Wish {
+                verb: "watch",
+                resource: Resource::Captures,
+                namespace: ear.namespace.clone(),
+                name: ear.trigger.clone(),
+                ..Wish::default()
+            }),
             Question::Send(target) => Some(Wish {
                 verb: "create",
                 resource: Resource::Subscriptions,
@@ -148,6 +168,7 @@ impl Question {
                 }
                 Question::Replay(one(namespace, name)?)
             }
+            ["apis", GROUP, VERSION, "namespaces", namespace, CAPTURES] => listening(namespace, query)?,
             ["apis", GROUP, VERSION, "namespaces", namespace, "subscriptions", name, "send"] => {
                 if Options::parse(query)?.dry_run {
                     return Err(Refusal::bad_request("dryRun: nothing can be sent without being sent"));
@@ -210,8 +231,19 @@ fn named(name: &str) -> Result<String, Refusal> {
     let plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
     match plain && (1..=253).contains(&name.len()) {
         true => Ok(name.to_owned()),
-        false => Err(Refusal::bad_request("this is not the name of a Subscription")),
+        false => Err(Refusal::bad_request("this is not the name of an object")),
     }
+}
+
+fn listening(namespace: &str, query: &str) -> Result<Question, Refusal> {
+    let options = Options::parse(query)?;
+    let trigger = options.selector.value("metadata.name").filter(|_| options.watch);
+    let trigger = trigger.ok_or_else(|| {
+        Refusal::bad_request(format!(
+            "{CAPTURES} are followed, of one draft: watch=true and fieldSelector=metadata.name=<WorkflowTrigger>"
+        ))
+    })?;
+    Ok(Question::Listen(Ear { namespace: checked(namespace)?, trigger: named(trigger)?, life: options.life }))
 }
 
 fn several(namespace: Option<&str>, query: &str) -> Result<Question, Refusal> {
@@ -337,6 +369,17 @@ mod tests {
             ("POST", "/namespaces/-/subscriptions/web/send", Err(400)),
             ("GET", "/namespaces/a/subscriptions/web", Err(404)),
             ("GET", "/namespaces/a/subscriptions", Err(404)),
+            (
+                "GET",
+                "/namespaces/a/captures?watch=true&fieldSelector=metadata.name%3Dsketch",
+                Ok("watch captures in \"a\" of \"sketch\""),
+            ),
+            ("GET", "/namespaces/a/captures?watch=true", Err(400)),
+            ("GET", "/namespaces/a/captures?fieldSelector=metadata.name%3Dsketch", Err(400)),
+            ("GET", "/namespaces/a/captures?watch=true&fieldSelector=metadata.name%3Da/b", Err(400)),
+            ("POST", "/namespaces/a/captures?watch=true&fieldSelector=metadata.name%3Dsketch", Err(405)),
+            ("GET", "/captures?watch=true&fieldSelector=metadata.name%3Dsketch", Err(404)),
+            ("GET", "/namespaces/a/captures/sketch", Err(404)),
             ("POST", "/namespaces/a/requests", Err(405)),
             ("PUT", "/namespaces/a/requests/0-67e55044-10b1-426f-9247-bb680e5fe0c8", Err(405)),
             ("PATCH", "/namespaces/a/requests/0-67e55044-10b1-426f-9247-bb680e5fe0c8", Err(405)),

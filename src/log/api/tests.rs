@@ -44,6 +44,14 @@ fn ingress() -> Router {
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value.into_owned())
         };
+        if parameter("listen").is_some() {
+            assert_eq!(parameter("trigger").as_deref(), Some("sketch"));
+            let mut captured = request(4, &namespace);
+            captured["events"][0]["triggers"] = json!([{"name": "sketch", "fired": true, "captured": true}]);
+            let told = [request(3, &namespace), captured].map(|request| json!({"type": "ADDED", "object": request}));
+            let lines = [json!({"type": "BOOKMARK"})].into_iter().chain(told);
+            return lines.map(|line| format!("{line}\n")).collect();
+        }
         if let Some(since) = parameter("since") {
             // As the ingress does it: what was seen last once more, then what is new.
             let numbers = if since == version(3).to_string() { [3, 4] } else { [8, 8] };
@@ -87,6 +95,7 @@ fn ingress() -> Router {
 fn viewer(spec: SubjectAccessReviewSpec) -> bool {
     let what = spec.resource_attributes.unwrap();
     let reads = matches!(what.verb.as_deref(), Some("get" | "list" | "watch")) && what.subresource.is_none();
+    let reads = reads && what.resource.as_deref() == Some("requests");
     spec.user.as_deref() == Some("jane") && reads && what.namespace.as_deref() == Some("team-a")
 }
 
@@ -252,6 +261,33 @@ async fn a_watch_begins_where_the_list_ended() {
     assert!(all.iter().all(|line| line["type"] == "ADDED" && line["object"]["kind"] == "Table"), "{all:?}");
     let (status, _) = world.get("/namespaces/team-a/requests?watch=true&resourceVersion=17").await;
     assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn a_draft_listens_while_its_captures_are_followed() {
+    let path =
+        format!("{BASE}/namespaces/team-a/captures?watch=true&fieldSelector=metadata.name%3Dsketch&timeoutSeconds=5");
+    let world = World::new(|_| true, Some(ingress()));
+    let mut body = world.ask("GET", &path, "*/*", "").await.into_body();
+    let (mut lines, mut read) = (Vec::<Value>::new(), String::new());
+    while lines.len() < 2 {
+        let frame = body.frame().await.expect("it goes on").unwrap().into_data().unwrap();
+        read.push_str(std::str::from_utf8(&frame).unwrap());
+        while let Some((line, rest)) = read.split_once('\n') {
+            lines.push(serde_json::from_str(line).unwrap());
+            read = rest.to_owned();
+        }
+    }
+    assert_eq!((&lines[0]["type"], &lines[0]["object"]["metadata"]["annotations"]), (&json!("BOOKMARK"), &Value::Null));
+    assert_eq!((&lines[1]["type"], &lines[1]["object"]["kind"]), (&json!("ADDED"), &json!("Capture")), "{lines:?}");
+    assert!(lines[1]["object"]["metadata"]["name"].as_str().unwrap().ends_with('4'), "the third was not captured");
+    // Who may read may not listen, and without an ingress nobody does.
+    let world = World::new(viewer, Some(ingress()));
+    let (status, refusal) = crate::log::api::tests::read(world.ask("GET", &path, "*/*", "").await).await;
+    assert_eq!(status, 403, "{refusal}");
+    assert!(refusal["message"].as_str().unwrap().contains("cannot watch resource \"captures\""), "{refusal}");
+    let starting = World::new(|_| true, None);
+    assert_eq!(crate::log::api::tests::read(starting.ask("GET", &path, "*/*", "").await).await.0, 503);
 }
 
 #[tokio::test]

@@ -8,12 +8,13 @@ use super::accept::Form;
 use super::entry::Entry;
 use super::list::{PATIENCE, is_of, path, read, words};
 use super::page::{Seen, latest};
-use super::question::{Watch, Where};
+use super::question::{Ear, Watch, Where};
 use super::replicas::{Answer, Replica, Replicas};
 use super::selector::Selector;
 use super::status::Refusal;
 use super::table::{Include, table};
-use crate::log::model::Version;
+use super::{CAPTURE, GROUP, VERSION};
+use crate::log::model::{SILENT_ANNOTATION, Version};
 use crate::log::places::Place;
 use bytes::Bytes;
 use futures::Stream;
@@ -45,8 +46,25 @@ struct Line {
     object: Value,
 }
 
-/// A request that came or changed, and the number of the replica that has told it.
-type Told = (String, Entry);
+/// What the task of a replica tells, with its number.
+enum Told {
+    /// A request that came or changed.
+    Request(String, Entry),
+    /// It is followed now, so that a draft listens there; or why it is not.
+    Begun(String, Result<(), String>),
+}
+
+/// What is followed, and from where.
+#[derive(Clone)]
+struct Course {
+    place: Where,
+    /// How far the client has seen each replica's log.
+    seen: Seen,
+    /// Where it begins in those whose log it has not seen; nothing: with all that there is.
+    from: Option<Version>,
+    /// The draft that listens meanwhile.
+    listens: Option<String>,
+}
 
 /// Where requests come from.
 #[derive(Clone)]
@@ -70,26 +88,106 @@ pub fn watch(
     slot: Place,
 ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static, Refusal> {
     let seen = wanted.since.as_deref().map(Seen::parse).transpose()?.unwrap_or_default();
-    Ok(async_stream::stream! {
+    let course = Course { place, seen, from: None, listens: None };
+    Ok(lines(source, course, wanted.life, (form, include), slot))
+}
+
+/// The same, of what a draft captures while this lasts. A bookmark says that it listens at every replica; where it does not,
+/// an annotation of the bookmark says why.
+///
+/// # Errors
+/// 503: there is no replica that could be asked.
+pub fn listen(
+    source: Source,
+    ear: Ear,
+    slot: Place,
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static, Refusal> {
+    if !source.replicas.all().iter().any(Replica::can_be_asked) {
+        return Err(Refusal::unavailable("no replica of the ingress is there to listen"));
+    }
+    let place =
+        Where { namespace: Some(ear.namespace), selector: Selector::parse(&format!("trigger={}", ear.trigger))? };
+    let now = crate::ingress::now_millis();
+    let from = Some(Version::new(now, uuid::Uuid::nil(), now));
+    let course = Course { place, seen: Seen::default(), from, listens: Some(ear.trigger) };
+    Ok(lines(source, course, ear.life, (Form::Objects, Include::None), slot))
+}
+
+fn lines(
+    source: Source,
+    course: Course,
+    life: Duration,
+    (form, include): (Form, Include),
+    slot: Place,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    async_stream::stream! {
         let _slot = slot;
         let (sender, mut told) = mpsc::channel(QUEUE);
+        let mut begin = course.listens.is_some().then(|| Begin::of(&source.replicas));
         // Ends with this stream, and its tasks with it.
         let mut all = JoinSet::new();
-        all.spawn(follow_all(source, place.clone(), seen.clone(), sender));
-        let mut sender = Sender { selector: place.selector, seen, sent: HashSet::new(), form, include };
-        let end = tokio::time::sleep(wanted.life);
+        all.spawn(follow_all(source, course.clone(), sender));
+        let Course { place, seen, listens, .. } = course;
+        let mut sender = Sender { selector: place.selector, seen, sent: HashSet::new(), form, include, listens };
+        let end = tokio::time::sleep(life);
         tokio::pin!(end);
         loop {
             let told = tokio::select! {
                 told = told.recv() => told,
                 () = &mut end => None,
             };
-            let Some((replica, entry)) = told else { return };
-            if let Some(line) = sender.line(&replica, entry) {
-                yield Ok(line);
+            match told {
+                None => return,
+                Some(Told::Request(replica, entry)) => {
+                    if let Some(line) = sender.line(&replica, entry) {
+                        yield Ok(line);
+                    }
+                }
+                Some(Told::Begun(replica, how)) => {
+                    let begun = match &mut begin {
+                        Some(awaited) => awaited.hears(&replica, how),
+                        // The client learns that the connection lives.
+                        None => (how.is_ok() && sender.listens.is_some()).then(Vec::new),
+                    };
+                    if let Some(silent) = begun {
+                        yield Ok(bookmark(&sender.seen, &silent));
+                        begin = None;
+                    }
+                }
             }
         }
-    })
+    }
+}
+
+/// The replicas at which a draft does not listen yet, and at which it cannot.
+struct Begin {
+    awaited: HashSet<String>,
+    silent: Vec<String>,
+}
+
+impl Begin {
+    fn of(replicas: &Replicas) -> Self {
+        Self { awaited: replicas.all().into_iter().map(|replica| replica.number).collect(), silent: Vec::new() }
+    }
+
+    /// Takes what a replica tells. Once nothing more is awaited, gives why some do not listen.
+    fn hears(&mut self, replica: &str, how: Result<(), String>) -> Option<Vec<String>> {
+        if self.awaited.remove(replica)
+            && let Err(why) = how
+        {
+            self.silent.push(format!("replica {replica} of the ingress does not listen: {why}"));
+        }
+        self.awaited.is_empty().then(|| std::mem::take(&mut self.silent))
+    }
+}
+
+/// With what is silent, if it begins.
+fn bookmark(seen: &Seen, silent: &[String]) -> Bytes {
+    let mut metadata = json!({"resourceVersion": seen.to_string()});
+    if !silent.is_empty() {
+        metadata["annotations"] = json!({SILENT_ANNOTATION: silent.join("; ")});
+    }
+    line("BOOKMARK", &json!({"kind": CAPTURE, "apiVersion": format!("{GROUP}/{VERSION}"), "metadata": metadata}))
 }
 
 /// Makes lines of requests.
@@ -100,11 +198,19 @@ struct Sender {
     sent: HashSet<String>,
     form: Form,
     include: Include,
+    /// Only what this draft has captured, as objects of the kind `Capture`.
+    listens: Option<String>,
 }
 
 impl Sender {
     fn line(&mut self, replica: &str, mut entry: Entry) -> Option<Bytes> {
         self.seen.see(replica, entry.version());
+        if let Some(trigger) = &self.listens {
+            if !entry.captured_by(trigger) {
+                return None;
+            }
+            entry.0["kind"] = json!(CAPTURE);
+        }
         let known = self.sent.contains(entry.name());
         let kind = match (self.selector.matches(&entry), known) {
             (true, false) => "ADDED",
@@ -139,13 +245,13 @@ fn line(kind: &str, object: &Value) -> Bytes {
 }
 
 /// Follows those that there are, until nobody listens any more.
-async fn follow_all(source: Source, place: Where, mut seen: Seen, sender: mpsc::Sender<Told>) {
+async fn follow_all(source: Source, mut course: Course, sender: mpsc::Sender<Told>) {
     let (mut tasks, mut followed, mut changes) = (JoinSet::new(), HashSet::new(), None);
     loop {
         for replica in source.replicas.all() {
             if followed.insert(replica.number.clone()) {
-                let since = seen.of(&replica.number);
-                tasks.spawn(follow(replica, source.turns.clone(), place.clone(), since, sender.clone()));
+                let since = course.seen.of(&replica.number).or(course.from);
+                tasks.spawn(follow(replica, source.turns.clone(), course.clone(), since, sender.clone()));
             }
         }
         tokio::select! {
@@ -156,7 +262,7 @@ async fn follow_all(source: Source, place: Where, mut seen: Seen, sender: mpsc::
                 if let Ok((number, version)) = ended {
                     followed.remove(&number);
                     if let Some(version) = version {
-                        seen.see(&number, version);
+                        course.seen.see(&number, version);
                     }
                 }
             }
@@ -168,12 +274,14 @@ async fn follow_all(source: Source, place: Where, mut seen: Seen, sender: mpsc::
 async fn follow(
     replica: Replica,
     turns: Arc<Semaphore>,
-    place: Where,
+    course: Course,
     mut since: Option<Version>,
     sender: mpsc::Sender<Told>,
 ) -> (String, Option<Version>) {
-    if let Err(why) = tell(&replica, &turns, &place, &mut since, &sender).await {
+    if let Err(why) = tell(&replica, &turns, &course, &mut since, &sender).await {
         tracing::debug!(replica = replica.number, why, "the log of a replica is not followed any more");
+        // Of no interest to who does not wait for it.
+        let _ = sender.send(Told::Begun(replica.number.clone(), Err(why))).await;
     }
     tokio::time::sleep(PAUSE).await;
     (replica.number, since)
@@ -182,10 +290,11 @@ async fn follow(
 async fn tell(
     replica: &Replica,
     turns: &Semaphore,
-    place: &Where,
+    course: &Course,
     since: &mut Option<Version>,
     sender: &mpsc::Sender<Told>,
 ) -> Result<(), String> {
+    let place = &course.place;
     if since.is_none() {
         let turn = turns.acquire().await.map_err(|_| "the controller ends".to_owned())?;
         let read = read(replica, place, FIRST, None).await?;
@@ -197,7 +306,7 @@ async fn tell(
         *since = Some(read.latest.unwrap_or(Version::NONE));
     }
     let seen = since.unwrap_or(Version::NONE);
-    let mut answer = open(replica, place, seen).await?;
+    let mut answer = open(replica, course, seen).await?;
     if answer.status != StatusCode::OK {
         let status = answer.status;
         return Err(format!("it answered {status}: {}", words(&answer.whole(PATIENCE).await?)));
@@ -209,6 +318,10 @@ async fn tell(
         let line: Line = serde_json::from_slice(&line).map_err(|_| "a line of its stream cannot be read".to_owned())?;
         match line.r#type.as_str() {
             "ADDED" | "MODIFIED" => {}
+            "BOOKMARK" if course.listens.is_some() => {
+                hand(sender, Told::Begun(replica.number.clone(), Ok(()))).await?;
+                continue;
+            }
             // More has happened than the stream could hold: it is told by the next one.
             "EXPIRED" => return Err("it could not be read as fast as things happened".to_owned()),
             _ => continue,
@@ -226,16 +339,21 @@ async fn tell(
 
 /// Only by the Subscription, which never changes: whether a change makes a request one that is not meant any more, or one
 /// that is, can only be told by whoever sees both.
-async fn open(replica: &Replica, place: &Where, since: Version) -> Result<Answer, String> {
-    let since = since.to_string();
+async fn open(replica: &Replica, course: &Course, since: Version) -> Result<Answer, String> {
+    let (since, place) = (since.to_string(), &course.place);
     let subscription = place.selector.value("subscription").map(|name| ("subscription", name));
-    let query = [("watch", "true"), ("since", since.as_str())].into_iter().chain(subscription);
+    let listens = course.listens.iter().flat_map(|trigger| [("trigger", trigger.as_str()), ("listen", "true")]);
+    let query = [("watch", "true"), ("since", since.as_str())].into_iter().chain(subscription).chain(listens);
     let path = path(place.namespace.as_deref(), None, query);
     replica.ask(Method::GET, &path, Bytes::new(), PATIENCE).await
 }
 
 async fn send(sender: &mpsc::Sender<Told>, replica: &Replica, entry: Entry) -> Result<(), String> {
-    sender.send((replica.number.clone(), entry)).await.map_err(|_| "nobody listens any more".to_owned())
+    hand(sender, Told::Request(replica.number.clone(), entry)).await
+}
+
+async fn hand(sender: &mpsc::Sender<Told>, told: Told) -> Result<(), String> {
+    sender.send(told).await.map_err(|_| "nobody listens any more".to_owned())
 }
 
 #[cfg(test)]
@@ -255,7 +373,7 @@ mod tests {
         let selector = Selector::parse("outcome=Pending").unwrap();
         let seen = Seen::parse("1:7").unwrap();
         let (form, include) = (Form::Objects, Include::Metadata);
-        let mut sender = Sender { selector, seen, sent: HashSet::new(), form, include };
+        let mut sender = Sender { selector, seen, sent: HashSet::new(), form, include, listens: None };
         let mut tell = |version, outcome: &str| {
             let line = sender.line("0", entry(version, outcome))?;
             assert!(line.ends_with(b"\n"));

@@ -356,3 +356,37 @@ fn the_hour_of_a_draft_begins_when_it_is_first_seen() {
     handle.update(|index| index.apply_trigger(Trigger { listening: None, ..draft.clone() }));
     assert!(!handle.trigger(draft.uid).unwrap().is_awake(0));
 }
+
+#[test]
+fn a_draft_listens_while_it_is_followed() {
+    let handle = handle();
+    let at = |minute: i64| k8s_openapi::jiff::Timestamp::from_second(minute * 60).unwrap();
+    let listening = |minute: i64| Some(Listening { requested: format!("{minute}"), until: Time(at(minute)) });
+    let mut draft = trigger(1, "sub-1");
+    draft.spec.mode = Mode::Draft;
+    // Before there is such a trigger, and of another one.
+    let early = handle.follow("team-a", &draft.name, at(50));
+    let _other = handle.follow("team-b", &draft.name, at(90));
+    handle.update(|index| {
+        index.apply_plugin("forge", &plugin_spec());
+        index.apply_route(published(1));
+        index.apply_trigger(draft.clone());
+    });
+    let awake = |minute: u64| {
+        let Lookup::Served(route) = handle.by_uid(Uuid::from_u128(1)) else { panic!("it is served") };
+        route.rules().iter().any(|rule| rule.trigger.is_awake(minute * 60_000))
+    };
+    assert!(awake(49) && !awake(50));
+    let later = handle.follow("team-a", &draft.name, at(60));
+    drop(early);
+    assert!(awake(59) && !awake(60));
+    // An annotation that ends later counts, and stays when nobody follows any more.
+    handle.update(|index| index.apply_trigger(Trigger { listening: listening(70), ..draft.clone() }));
+    assert!(awake(69) && !awake(70));
+    handle.update(|index| index.apply_trigger(Trigger { listening: listening(40), ..draft.clone() }));
+    assert!(awake(59));
+    drop(later);
+    assert!(awake(39) && !awake(40));
+    handle.update(|index| index.apply_trigger(draft.clone()));
+    assert!(!awake(0));
+}

@@ -7,6 +7,7 @@ use crate::support::{PATIENCE, Workspace};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
 use serde_json::json;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_push_is_listed_explained_and_replayed() -> Result<()> {
@@ -104,18 +105,16 @@ async fn a_draft_shows_what_its_runner_would_have_got_and_only_while_it_listens(
     workspace.push("main", "before.txt").await?;
     workspace.runner.wait_for(1, PATIENCE).await?;
 
-    let listen = ["listen", "draft", "--count", "1", "--for", "60s", "-o", "json"];
-    let (heard, pushed) = tokio::join!(run(&workspace, &listen), async {
-        workspace.trigger_is("draft", "True", "Listening").await?;
-        workspace.push("main", "during.txt").await
-    });
-    let (heard, commit) = (heard?, pushed?);
-    ensure!(heard.code == 0, "{} {}", heard.stdout, heard.stderr);
-    ensure!(heard.stdout.contains(&commit) && !heard.stdout.contains("before.txt"), "{}", heard.stdout);
+    let mut terminal = Terminal::start(command(&workspace, &["listen", "draft", "--count", "1", "--for", "60s"]))?;
+    terminal.expect("Listening to draft until ").await?;
+    let commit = workspace.push("main", "during.txt").await?;
+    terminal.expect(&commit).await?;
+    ensure!(terminal.end().await? == 0, "{}", terminal.shown());
+    ensure!(!terminal.shown().contains("before.txt"), "{}", terminal.shown());
     workspace.runner.wait_for(2, PATIENCE).await?;
 
-    // It has ended: the annotation is gone, and the next event is not captured.
-    workspace.trigger_is("draft", "True", "Draft").await?;
+    // It has ended, and the next event is not captured.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     workspace.push("main", "after.txt").await?;
     let sent = workspace.runner.wait_for(3, PATIENCE).await?;
     ensure!(

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 const LOG: &str = "/apis/log.bellhop.dev/v1alpha1/namespaces/team-a/requests";
+const CAPTURES: &str = "/apis/log.bellhop.dev/v1alpha1/namespaces/team-a/captures";
 const OWN: &str = "/apis/bellhop.dev/v1alpha1/namespaces/team-a/";
 
 /// The stand-in, until it is dropped.
@@ -46,13 +47,15 @@ pub struct World {
     pub unserved: bool,
     /// Whether somebody follows the requests.
     pub followed: bool,
+    /// Whether the draft listens.
+    pub listens: bool,
 }
 
 impl StandIn {
     pub async fn start() -> Result<StandIn> {
         let draft = json!({
             "apiVersion": "bellhop.dev/v1alpha1", "kind": "WorkflowTrigger",
-            "metadata": {"name": "draft", "namespace": "team-a", "resourceVersion": "1", "annotations": {}},
+            "metadata": {"name": "draft", "namespace": "team-a", "resourceVersion": "1"},
             "spec": {"mode": "Draft"},
         });
         let known = Arc::new(Known {
@@ -96,9 +99,9 @@ impl StandIn {
         let _ = self.known.changes.send(format!("{change}\n"));
     }
 
-    /// The annotation by which the draft listens.
-    pub fn listens_until(&self) -> Value {
-        self.with(|world| world.draft["metadata"]["annotations"]["bellhop.dev/listen-until"].clone())
+    /// Whether the draft listens.
+    pub fn listens(&self) -> bool {
+        self.with(|world| world.listens)
     }
 }
 
@@ -147,6 +150,20 @@ async fn answer(State(known): State<Arc<Known>>, request: Request) -> Response {
             });
             Body::from_stream(changes).into_response()
         }
+        (Method::GET, CAPTURES) if watches && selector == "metadata.name=draft" => {
+            let begin = json!({"type": "BOOKMARK", "object": {"apiVersion": "log.bellhop.dev/v1alpha1",
+                "kind": "Capture", "metadata": {"resourceVersion": "7"}}});
+            let begin = futures::stream::once(std::future::ready(Ok(format!("{begin}\n"))));
+            let changes = begin.chain(tokio_stream(known.changes.subscribe()));
+            known.with(|world| world.listens = true);
+            let listening = Listening(known.clone());
+            Body::from_stream(changes.map(move |line| {
+                // It lives as long as the stream.
+                let _ = &listening;
+                line
+            }))
+            .into_response()
+        }
         (Method::GET, LOG) => {
             let items: Vec<_> = known.with(|world| {
                 world.selectors.push(selector);
@@ -170,42 +187,24 @@ async fn answer(State(known): State<Arc<Known>>, request: Request) -> Response {
             known.with(|world| world.replays.push((name, body)));
             replay.into_response()
         }
-        (method, path) => match path.strip_prefix(OWN) {
+        (_, path) => match path.strip_prefix(OWN) {
             Some("subscriptions/acme-web") => {
                 json!({"apiVersion": "bellhop.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "acme-web"}})
                     .to_string()
                     .into_response()
             }
-            Some("workflowtriggers/draft") => {
-                let draft = known.with(|world| {
-                    if method == Method::PATCH {
-                        annotate(&mut world.draft, &body.unwrap_or_default());
-                    }
-                    world.draft.clone()
-                });
-                draft.to_string().into_response()
-            }
-            Some("workflowtriggers") if watches => {
-                Body::from_stream(futures::stream::pending::<Result<String>>()).into_response()
-            }
-            Some("workflowtriggers") => {
-                let list = json!({"kind": "WorkflowTriggerList", "apiVersion": "bellhop.dev/v1alpha1",
-                    "metadata": {"resourceVersion": "7"}, "items": [known.with(|world| world.draft.clone())]});
-                list.to_string().into_response()
-            }
+            Some("workflowtriggers/draft") => known.with(|world| world.draft.clone()).to_string().into_response(),
             _ => missing(path.rsplit('/').next().unwrap_or_default()),
         },
     }
 }
 
-/// What a merge patch does to the annotations, and what Bellhop says of it.
-fn annotate(draft: &mut Value, patch: &Value) {
-    for (name, value) in patch["metadata"]["annotations"].as_object().into_iter().flatten() {
-        draft["metadata"]["annotations"][name] = value.clone();
-        draft["status"]["listening"] = json!({"requested": value, "until": value});
-    }
-    if let Some(annotations) = draft["metadata"]["annotations"].as_object_mut() {
-        annotations.retain(|_, value| !value.is_null());
+/// That somebody follows the draft, until it is dropped.
+struct Listening(Arc<Known>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.with(|world| world.listens = false);
     }
 }
 
