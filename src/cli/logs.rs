@@ -3,7 +3,7 @@
 use super::client::Access;
 use super::explain::tone;
 use super::output::{Cell, Format, Screen, Tone, clean, columns, document, json_line, print, shorten};
-use super::request_log::{RequestLog, Told, moment, selector};
+use super::request_log::{Look, RequestLog, Told, moment, selector};
 use crate::config::duration;
 use crate::log::model::{Outcome, Request, State};
 use futures::StreamExt;
@@ -63,17 +63,19 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let selector = selector(&fields);
     let mut printer = Printer::new(options, Screen::stdout());
     if !options.follow {
-        let mut requests = log.list(&selector, options.tail).await?;
+        let filter = printer.filter;
+        let mut requests = log.find(&selector, options.tail, |request| filter.look(request)).await?;
         if requests.is_empty() {
             // A name that was misspelt is not the same as one to which nothing came.
             cluster.get("Subscription", &options.subscription).await?;
         }
         requests.reverse();
-        return Ok(print(&printer.all(requests)?)?);
+        return Ok(print(&printer.all(&requests)?)?);
     }
     cluster.get("Subscription", &options.subscription).await?;
     print(&printer.header())?;
-    let mut told = pin!(log.follow(selector, options.tail));
+    let filter = printer.filter;
+    let mut told = pin!(log.follow(selector, options.tail, move |request| filter.look(request)));
     while let Some(told) = told.next().await {
         let requests = match told? {
             Told::There(requests) => requests,
@@ -86,11 +88,30 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Which requests are wanted.
+#[derive(Clone, Copy)]
+struct Filter {
+    failed: bool,
+    since: Option<Timestamp>,
+}
+
+impl Filter {
+    /// What is thought of one of those that there are, the newest first.
+    fn look(self, request: &Request) -> Look {
+        let is_old =
+            self.since.is_some_and(|since| moment(&request.received.time).is_ok_and(|received| received < since));
+        match is_old {
+            true => Look::End,
+            false if self.failed && !failed(request) => Look::PassedOver,
+            false => Look::Wanted,
+        }
+    }
+}
+
 struct Printer {
     screen: Screen,
     output: Option<Format>,
-    failed: bool,
-    since: Option<Timestamp>,
+    filter: Filter,
     /// What was printed of a request last.
     printed: HashMap<String, String>,
 }
@@ -98,37 +119,24 @@ struct Printer {
 impl Printer {
     fn new(options: &Options, screen: Screen) -> Self {
         let since = options.since.and_then(|since| Timestamp::now().checked_sub(since).ok());
-        Self { screen, output: options.output, failed: options.failed, since, printed: HashMap::new() }
-    }
-
-    fn wants(&self, request: &Request) -> anyhow::Result<bool> {
-        let is_old = match self.since {
-            Some(since) => moment(&request.received.time)? < since,
-            None => false,
-        };
-        Ok(!is_old && (!self.failed || failed(request)))
+        let filter = Filter { failed: options.failed, since };
+        Self { screen, output: options.output, filter, printed: HashMap::new() }
     }
 
     /// What is there, at once.
-    fn all(&self, requests: Vec<Request>) -> anyhow::Result<String> {
-        let mut wanted = Vec::new();
-        for request in requests {
-            if self.wants(&request)? {
-                wanted.push(request);
-            }
-        }
+    fn all(&self, requests: &[Request]) -> anyhow::Result<String> {
         let Some(format) = self.output else {
-            let lines = wanted.iter().map(|request| line(request, self.screen));
+            let lines = requests.iter().map(|request| line(request, self.screen));
             return Ok([self.header()].into_iter().chain(lines).collect());
         };
-        let names: Vec<_> = wanted.iter().map(|request| request.metadata.name.clone()).collect();
-        document(format, &serde_json::json!({"items": wanted}), &names)
+        let names: Vec<_> = requests.iter().map(|request| request.metadata.name.clone()).collect();
+        document(format, &serde_json::json!({"items": requests}), &names)
     }
 
     /// A request that came or changed; nothing, if it would be said twice.
     fn next(&mut self, request: &Request) -> anyhow::Result<String> {
         // It is told again as soon as it is held against the triggers.
-        if request.outcome == Outcome::Received || !self.wants(request)? {
+        if request.outcome == Outcome::Received || self.filter.look(request) != Look::Wanted {
             return Ok(String::new());
         }
         let line = line(request, self.screen);
@@ -241,14 +249,14 @@ mod tests {
     const NAME: &str = "0-5f000000-0000-4000-8000-000000000001";
 
     fn printer(screen: Screen) -> Printer {
-        Printer { screen, output: None, failed: false, since: None, printed: HashMap::new() }
+        Printer { screen, output: None, filter: Filter { failed: false, since: None }, printed: HashMap::new() }
     }
 
     #[test]
     fn a_request_is_a_line() {
         let wide = Screen { width: 160, ..TERMINAL };
         assert_eq!(
-            printer(wide).all(vec![request()]).unwrap(),
+            printer(wide).all(&[request()]).unwrap(),
             format!(
                 "TIME                       REQUEST                                  EVENT              OUTCOME        FIRED   ANSWER   WHY\n\
                  2026-01-01T10:00:00.123Z   {NAME}   push               DeadLettered   2/4     202      notify: 12 attempts have failed\n"
@@ -291,11 +299,13 @@ mod tests {
         delivery.attempts.truncate(1);
         assert_eq!((failed(&good), failed(&trying), failed(&request())), (false, true, true));
         assert_eq!(why(&trying), "build: the answer was 500");
-        let mut late = printer(PIPE);
-        late.since = Some("2026-01-01T10:00:00.124Z".parse().unwrap());
-        assert_eq!(late.all(vec![request()]).unwrap(), "");
-        late.since = Some("2026-01-01T10:00:00.123Z".parse().unwrap());
-        assert_ne!(late.all(vec![request()]).unwrap(), "");
+        let since = |time: &str| Filter { failed: false, since: Some(time.parse().unwrap()) };
+        assert_eq!(since("2026-01-01T10:00:00.124Z").look(&request()), Look::End);
+        assert_eq!(since("2026-01-01T10:00:00.123Z").look(&request()), Look::Wanted);
+        // Times are compared as times, whatever zone they are written in.
+        assert_eq!(since("2026-01-01T11:00:00.123+01:00").look(&request()), Look::Wanted);
+        let failures = Filter { failed: true, since: None };
+        assert_eq!((failures.look(&good), failures.look(&trying)), (Look::PassedOver, Look::Wanted));
     }
 
     #[test]

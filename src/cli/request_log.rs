@@ -22,8 +22,21 @@ use tokio::time::Instant;
 const PAGE: usize = 250;
 /// Requests that are looked through after an interruption for what was missed.
 const CATCH_UP: usize = 1000;
+/// Requests that are passed over before no more are looked at.
+const MAX_PASSED_OVER: usize = 20_000;
 /// Pause after an interruption, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is thought of a request, when the newest ones are looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It is wanted.
+    Wanted,
+    /// It is not; one before it may be.
+    PassedOver,
+    /// Neither it nor any before it.
+    End,
+}
 
 /// What is heard while a draft listens.
 pub enum Heard {
@@ -66,26 +79,59 @@ impl RequestLog {
     /// # Errors
     /// The log is not served, or the API server refused.
     pub async fn list(&self, selector: &str, limit: usize) -> anyhow::Result<Vec<Request>> {
-        Ok(self.newest(selector, limit).await?.0)
+        self.find(selector, limit, |_| Look::Wanted).await
+    }
+
+    /// The same, of those that are wanted. If 20,000 are not, the ones before are not looked at, which is said on standard
+    /// error.
+    ///
+    /// # Errors
+    /// As [`RequestLog::list`].
+    pub async fn find(
+        &self,
+        selector: &str,
+        limit: usize,
+        look: impl Fn(&Request) -> Look,
+    ) -> anyhow::Result<Vec<Request>> {
+        Ok(self.newest(selector, limit, look).await?.0)
     }
 
     /// The same, with the version from which they can be followed.
-    async fn newest(&self, selector: &str, limit: usize) -> anyhow::Result<(Vec<Request>, String)> {
-        let (mut requests, mut version) = (Vec::new(), None);
+    async fn newest(
+        &self,
+        selector: &str,
+        limit: usize,
+        look: impl Fn(&Request) -> Look,
+    ) -> anyhow::Result<(Vec<Request>, String)> {
+        let (mut requests, mut passed_over, mut version) = (Vec::new(), 0, None);
         let mut params = ListParams::default().fields(selector);
-        loop {
-            let left = (limit - requests.len()).clamp(1, PAGE);
-            params = params.limit(u32::try_from(left).unwrap_or(u32::MAX));
+        'pages: loop {
+            let left = if passed_over == 0 { limit - requests.len() } else { PAGE };
+            params = params.limit(u32::try_from(left.clamp(1, PAGE)).unwrap_or(u32::MAX));
             let page: List = self.ask(core::Request::new(&self.path).list(&params).map_err(build)?).await?;
-            requests.extend(page.items);
             // What comes while later pages are read is told when it is followed from the first one.
             version = version.or(page.metadata.resource_version);
+            for request in page.items {
+                match look(&request) {
+                    _ if requests.len() >= limit => break 'pages,
+                    Look::Wanted => requests.push(request),
+                    Look::PassedOver => passed_over += 1,
+                    Look::End => break 'pages,
+                }
+            }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) if requests.len() < limit => params = params.continue_token(&token),
-                _ => break,
+                None => break,
+                Some(_) if requests.len() >= limit => break,
+                Some(_) if passed_over >= MAX_PASSED_OVER => {
+                    eprintln!(
+                        "The newest {} requests were looked through, and none before.",
+                        requests.len() + passed_over
+                    );
+                    break;
+                }
+                Some(token) => params = params.continue_token(&token),
             }
         }
-        requests.truncate(limit);
         Ok((requests, version.unwrap_or_default()))
     }
 
@@ -144,13 +190,19 @@ impl RequestLog {
         Ok(self.ask::<Send>(request.body(serde_json::to_vec(&body)?)?).await?.status)
     }
 
-    /// Tells the newest requests that a selector means, at most `tail`, and then all that come or change, for ever. An
-    /// interruption is said on standard error once, and tried to be ended.
-    pub fn follow(&self, selector: String, tail: usize) -> impl Stream<Item = anyhow::Result<Told>> {
+    /// Tells the newest requests that a selector means and that are wanted, at most `tail`, and then all that come or change,
+    /// wanted or not, for ever. An interruption is said on standard error once, and tried to be ended.
+    pub fn follow(
+        &self,
+        selector: String,
+        tail: usize,
+        look: impl Fn(&Request) -> Look + Copy,
+    ) -> impl Stream<Item = anyhow::Result<Told>> {
         try_stream! {
             let (mut is_first, mut pause) = (true, Duration::ZERO);
             loop {
-                let (mut requests, version) = match self.newest(&selector, if is_first { tail } else { CATCH_UP }).await {
+                let number = if is_first { tail } else { CATCH_UP };
+                let (mut requests, version) = match self.newest(&selector, number, look).await {
                     Ok(newest) => newest,
                     Err(error) if is_first => Err(error)?,
                     Err(error) => {
@@ -291,11 +343,61 @@ pub fn moment(text: &str) -> anyhow::Result<k8s_openapi::jiff::Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn selectors_are_written_as_the_api_machinery_reads_them() {
         assert_eq!(selector(&[("subscription", Some("acme-web")), ("event", None)]), "subscription=acme-web");
         assert_eq!(selector(&[("event", Some("a,b=c")), ("trigger", Some("x"))]), "event=a\\,b\\=c,trigger=x");
+    }
+
+    /// A log of so many requests, which are called `0` and so on from the newest to the oldest; counts the pages it gives.
+    fn log_of(all: usize, pages: Arc<AtomicUsize>) -> RequestLog {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            pages.fetch_add(1, Ordering::Relaxed);
+            let query = request.uri().query().unwrap_or_default();
+            let number = |name: &str| {
+                let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+                pairs.find(|(key, _)| key == name).and_then(|(_, value)| value.parse::<usize>().ok())
+            };
+            let from = number("continue").unwrap_or_default();
+            let to = (from + number("limit").expect("a limit")).min(all);
+            let mut metadata = json!({"resourceVersion": "7"});
+            if to < all {
+                metadata["continue"] = json!(to.to_string());
+            }
+            let items: Vec<_> = (from..to)
+                .map(|at| {
+                    let mut request = crate::cli::explain::tests::request();
+                    request.metadata.name = at.to_string();
+                    request
+                })
+                .collect();
+            let body = json!({"metadata": metadata, "items": items}).to_string();
+            async { Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::from(body.into_bytes()))) }
+        });
+        let client = Client::new(service, "default");
+        RequestLog::new(&Cluster { client, namespace: "team-a".to_owned() })
+    }
+
+    #[tokio::test]
+    async fn what_is_not_wanted_does_not_count() {
+        let pages = Arc::new(AtomicUsize::new(0));
+        let log = log_of(1000, pages.clone());
+        let found = async |limit: usize, look: fn(usize) -> Look| {
+            pages.store(0, Ordering::Relaxed);
+            let found = log.find("", limit, |request| look(request.metadata.name.parse().unwrap())).await.unwrap();
+            let names: Vec<_> = found.into_iter().map(|request| request.metadata.name).collect();
+            (names, pages.load(Ordering::Relaxed))
+        };
+        let every = |at: usize| if at % 200 == 199 { Look::Wanted } else { Look::PassedOver };
+        assert_eq!(found(3, every).await, (vec!["199".to_owned(), "399".to_owned(), "599".to_owned()], 4));
+        assert_eq!(found(10, every).await.0.len(), 5);
+        let recent = |at: usize| if at < 2 { Look::Wanted } else { Look::End };
+        assert_eq!(found(200, recent).await, (vec!["0".to_owned(), "1".to_owned()], 1));
+        assert_eq!(found(260, |_| Look::Wanted).await.1, 2);
+        assert_eq!(log.list("", 1000).await.unwrap().len(), 1000);
     }
 
     #[test]
