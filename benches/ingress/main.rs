@@ -10,11 +10,11 @@
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
 //! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, the same time beside
 //! runners with every fault, what it costs to hold
-//! an event against 1,000 triggers, the memory of an idle
+//! an event against 1,000 triggers, what the most expensive expressions cost, the memory of an idle
 //! `bellhop run` on a real control plane, and what the controller needs for 10,000 Subscriptions there. What was measured
 //! goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
 //! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries`, `faulty`,
-//! `matching`, `memory` or `controller`.
+//! `matching`, `expressions`, `memory` or `controller`.
 //!
 //! There is no limit that a run could fail to meet. It fails if anything that it needs is missing, and if any request
 //! is refused.
@@ -22,6 +22,7 @@
 mod arrivals;
 mod crowd;
 mod deliveries;
+mod expressions;
 mod faulty;
 mod load;
 mod matching;
@@ -67,6 +68,12 @@ const NEEDED: u64 = servers::SPOOL_BYTES + (1 << 30);
 const GIB: f64 = (1_u64 << 30) as f64;
 
 fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [one, number, rest @ ..] = arguments.as_slice()
+        && one == expressions::ONE
+    {
+        return expressions::one(number.parse()?, !rest.is_empty());
+    }
     if std::env::args().nth(1).is_some_and(|argument| argument.starts_with("serve-")) {
         return servers::serve(Cli::parse());
     }
@@ -127,6 +134,9 @@ async fn measure(folder: &Path) -> Result<Report> {
     }
     if wanted("matching") {
         matching::measure(&request, &mut report)?;
+    }
+    if wanted("expressions") {
+        expressions::measure(&request, &mut report)?;
     }
     if wanted("memory") {
         memory(folder, &mut report).await?;

@@ -36,19 +36,22 @@ pub fn measure(request: &push::Request, report: &mut Report) -> Result<()> {
 fn micros(route: &Route, request: &spool::Request, times: usize, fire: usize) -> Result<f64> {
     let began = Instant::now();
     for _ in 0..times {
-        let matched = match_request(route, request, 0);
-        let fired = matched
-            .events
-            .iter()
-            .flat_map(|event| &event.triggers)
-            .filter(|trigger| trigger.mismatch.is_none())
-            .count();
-        ensure!(fired == fire, "{fired} of {fire} triggers fire");
+        fires(route, request, fire)?;
     }
     Ok(began.elapsed().as_secs_f64() * 1e6 / times as f64)
 }
 
-fn route(triggers: usize) -> Result<Arc<Route>> {
+/// Matches once; so many triggers have to fire.
+pub fn fires(route: &Route, request: &spool::Request, fire: usize) -> Result<()> {
+    let matched = match_request(route, request, 0);
+    let triggers = matched.events.iter().flat_map(|event| &event.triggers);
+    let fired = triggers.filter(|trigger| trigger.mismatch.is_none()).count();
+    ensure!(fired == fire, "{fired} of {fire} triggers fire");
+    Ok(())
+}
+
+/// A route with so many triggers, all on the push.
+pub fn route(triggers: usize) -> Result<Arc<Route>> {
     let routes = Handle::new(Metrics::new());
     servers::publish(&routes, 1, triggers, "http://127.0.0.1:9/", &[])?;
     match routes.by_uid(push::uid(0)) {
@@ -58,7 +61,7 @@ fn route(triggers: usize) -> Result<Arc<Route>> {
 }
 
 /// The push as the spool has it.
-fn stored(request: &push::Request) -> Result<spool::Request> {
+pub fn stored(request: &push::Request) -> Result<spool::Request> {
     let (head, body) = request.parts();
     let head = std::str::from_utf8(head)?;
     let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));

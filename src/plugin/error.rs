@@ -173,6 +173,14 @@ pub enum BadBody {
         /// What is wrong, with line and column.
         problem: String,
     },
+    /// There is more in it than expressions may see, whose memory is many times what the body has in bytes.
+    #[error("{place} has more than {limit} values and names of fields")]
+    TooManyValues {
+        /// `the body`, or which field of the form.
+        place: String,
+        /// How many may be there.
+        limit: u64,
+    },
     /// The form does not have the payload field exactly once.
     #[error("the form has the field {field} {found} times instead of once")]
     PayloadField {

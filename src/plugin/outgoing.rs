@@ -108,6 +108,7 @@ impl Outgoing {
                 None => Scope::default().any("variables"),
             };
             let scope = scope
+                .of_workspace()
                 .record("event", ["id", "name", "item", "type", "time"])
                 .record("subscription", ["namespace", "name", "plugin"])
                 .record("trigger", ["name", "workflow"])

@@ -1,6 +1,6 @@
 //! A request to a callback URL, and its body.
 
-use super::cel::value::{Checked, Data, Parsed, null, record, string};
+use super::cel::value::{Checked, Data, MOST_VALUES, Parsed, null, record, string, within};
 use super::error::BadBody;
 use super::verification::KeySet;
 use http::HeaderMap;
@@ -152,9 +152,7 @@ impl<'a> CallbackRequest<'a> {
     pub(crate) fn parse_body(&self, payload_field: Option<&str>) -> Result<Data, BadBody> {
         match self.content(payload_field)? {
             Content::Empty => Ok(null()),
-            Content::Json(place, text) => {
-                read_json::<Parsed>(&text).map(|parsed| parsed.0).map_err(|error| not_json(place, &error))
-            }
+            Content::Json(place, text) => read_json::<Parsed>(place, &text).map(|parsed| parsed.0),
             Content::Form => Ok(first_values(self.body)),
         }
     }
@@ -165,9 +163,7 @@ impl<'a> CallbackRequest<'a> {
     /// As [`CallbackRequest::parse_body`].
     pub(crate) fn check_body(&self, payload_field: Option<&str>) -> Result<(), BadBody> {
         match self.content(payload_field)? {
-            Content::Json(place, text) => {
-                read_json::<Checked>(&text).map(|_| ()).map_err(|error| not_json(place, &error))
-            }
+            Content::Json(place, text) => read_json::<Checked>(place, &text).map(|_| ()),
             Content::Empty | Content::Form => Ok(()),
         }
     }
@@ -193,6 +189,10 @@ impl<'a> CallbackRequest<'a> {
     }
 
     fn form(&self, payload_field: Option<&str>) -> Result<Content<'a>, BadBody> {
+        let pairs = self.body.iter().filter(|byte| **byte == b'&').count() as u64 + 1;
+        if pairs > MOST_VALUES / 2 {
+            return Err(BadBody::TooManyValues { place: BODY.to_owned(), limit: MOST_VALUES });
+        }
         let Some(field) = payload_field else { return Ok(Content::Form) };
         let mut values =
             url::form_urlencoded::parse(self.body).filter(|(name, _)| name == field).map(|(_, value)| value);
@@ -224,17 +224,17 @@ enum Content<'a> {
     Form,
 }
 
-/// Reads JSON. That it is UTF-8 is checked once for all of it, which is much faster than string by string.
-fn read_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> serde_json::Result<T> {
-    match std::str::from_utf8(text) {
+/// Reads JSON that stands at `place`. That it is UTF-8 is checked once for all of it, which is much faster than string by string.
+fn read_json<'a, T: Deserialize<'a>>(place: String, text: &'a [u8]) -> Result<T, BadBody> {
+    let read = || match std::str::from_utf8(text) {
         Ok(text) => serde_json::from_str(text),
         // Says where.
         Err(_) => serde_json::from_slice(text),
+    };
+    match within(MOST_VALUES, read) {
+        (_, found) if found > MOST_VALUES => Err(BadBody::TooManyValues { place, limit: MOST_VALUES }),
+        (read, _) => read.map_err(|error: serde_json::Error| BadBody::Json { place, problem: error.to_string() }),
     }
-}
-
-fn not_json(place: String, error: &serde_json::Error) -> BadBody {
-    BadBody::Json { place, problem: error.to_string() }
 }
 
 pub(crate) fn first_values(encoded: &[u8]) -> Data {

@@ -105,6 +105,7 @@ impl Plugin {
     fn compile_filter(&self, event: &str, source: &str) -> Result<Expression, Mistake> {
         let variables = self.event(event).map(|kind| kind.variables.as_slice()).unwrap_or_default();
         let scope = Scope::default()
+            .of_workspace()
             .record("variables", variables.iter().map(|variable| variable.name.as_str()))
             .record("event", ["name", "item"])
             .record("subscription", ["namespace", "name"]);

@@ -11,13 +11,19 @@ use cel::common::types::{CelInt, CelList, CelMap};
 use cel::common::value::CowVal;
 use std::cell::Cell;
 
-/// Work that one evaluation may do; a unit is roughly one value copied, compared or visited.
-pub(crate) const LIMIT: u64 = 2_000_000;
+/// Work that one evaluation may do; a unit is roughly one value copied, compared or visited. The weights are such that no
+/// expression takes 50 ms; `cargo bench --bench ingress -- expressions` measures it.
+pub(crate) const LIMIT: u64 = 750_000;
+/// What one iteration costs besides its body.
+const ITERATION: u64 = 4;
+/// What the call of a function in the body of a loop costs, besides its arguments and what the function itself takes.
+const FUNCTION: u64 = 5;
 
 // No source can name them, because `@` is not part of the language.
 pub(super) const CHARGE: &str = "@charge";
 pub(super) const LOOP: &str = "@loop";
 pub(super) const MATCHES: &str = "@matches";
+pub(super) const GO_ON: &str = "@go_on";
 
 thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(LIMIT) };
@@ -33,6 +39,17 @@ pub(super) fn start() {
 /// Whether the evaluation wanted more than there was. `exists` and `||` can absorb the error, so it is asked at the end.
 pub(super) fn is_spent() -> bool {
     SPENT.get()
+}
+
+/// What the evaluation has used.
+#[cfg(test)]
+pub(super) fn spent() -> u64 {
+    LIMIT - LEFT.get()
+}
+
+/// What is left of the budget.
+pub(super) fn left() -> u64 {
+    LEFT.get()
 }
 
 /// Takes `cost` off the budget.
@@ -62,6 +79,12 @@ pub(super) fn charge<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b,
     Ok(value)
 }
 
+/// `@go_on(value)`: the value, as long as anything is left. It costs nothing.
+pub(super) fn go_on_with<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    take(0)?;
+    args.pop().ok_or_else(|| ExecutionError::invalid_argument_count(1, 0))
+}
+
 /// `@loop(range, cost of the body)`: the range, with its iterations paid for.
 pub(super) fn loop_over<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let body = args.pop().and_then(|cost| cost.downcast_ref::<CelInt>().map(|cost| *cost.inner())).unwrap_or(1);
@@ -73,7 +96,7 @@ pub(super) fn loop_over<'b, 'v>(mut args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<
     } else {
         0
     };
-    take((count as u64).saturating_mul(body.unsigned_abs()))?;
+    take((count as u64).saturating_mul(body.unsigned_abs().saturating_add(ITERATION)))?;
     settle(pay(range.as_ref(), LEFT.get()))?;
     Ok(range)
 }
@@ -103,11 +126,19 @@ pub(super) fn meter(expr: &mut IdedExpr) {
                 meter(target);
                 wrap(target);
             }
+            // `map` and `filter` append to their result: the interpreter does it in place, as long as it recognises the
+            // expression. What is appended is paid for in its list.
+            let appends = call.func_name == operators::ADD && call.args.first().is_some_and(is_accumulator);
             for arg in &mut call.args {
                 meter(arg);
-                if !lazy {
+                if !lazy && !appends {
                     wrap(arg);
                 }
+            }
+            if matches!(call.func_name.as_str(), operators::OPT_INDEX | operators::OPT_SELECT)
+                && let Some(from) = call.args.first_mut()
+            {
+                go_on(from);
             }
             // Optional selection copies what it selects.
             if matches!(call.func_name.as_str(), operators::OPT_INDEX | operators::OPT_SELECT) {
@@ -126,6 +157,10 @@ pub(super) fn meter(expr: &mut IdedExpr) {
             meter(&mut comprehension.accu_init);
             meter(&mut comprehension.loop_step);
             meter(&mut comprehension.result);
+            // `all` and `exists` go on after an error. `map` and `filter` do not, and their condition has to stay a literal.
+            if !matches!(comprehension.loop_cond.expr, Expr::Literal(_)) {
+                go_on(&mut comprehension.loop_cond);
+            }
         }
         Expr::List(list) => {
             for element in &mut list.elements {
@@ -150,8 +185,8 @@ pub(super) fn meter(expr: &mut IdedExpr) {
 fn wrap(expr: &mut IdedExpr) {
     let free = match &expr.expr {
         Expr::Literal(_) => true,
-        // The accumulator of a comprehension: the interpreter recognises it by its place in the expression.
-        Expr::Ident(name) => name.starts_with('@'),
+        // The interpreter recognises it by its place in the expression.
+        Expr::Ident(_) => is_accumulator(expr),
         Expr::Call(call) => call.func_name == CHARGE,
         _ => false,
     };
@@ -159,6 +194,17 @@ fn wrap(expr: &mut IdedExpr) {
         let inner = std::mem::take(expr);
         *expr = call_of(CHARGE, vec![inner]);
     }
+}
+
+/// Whether this is the accumulator of a comprehension.
+fn is_accumulator(expr: &IdedExpr) -> bool {
+    matches!(&expr.expr, Expr::Ident(name) if name.starts_with('@'))
+}
+
+/// Lets an expression fail once nothing is left, before somebody does something with it that costs.
+fn go_on(expr: &mut IdedExpr) {
+    let inner = std::mem::take(expr);
+    *expr = call_of(GO_ON, vec![inner]);
 }
 
 fn call_of(function: &str, args: Vec<IdedExpr>) -> IdedExpr {
@@ -169,6 +215,10 @@ fn call_of(function: &str, args: Vec<IdedExpr>) -> IdedExpr {
 /// Number of nodes of an expression.
 fn nodes(expr: &IdedExpr) -> u64 {
     1 + match &expr.expr {
+        Expr::Call(call) if !call.func_name.starts_with(['_', '@', '!', '-']) => {
+            let args = call.args.iter().map(nodes);
+            FUNCTION + call.target.iter().map(|t| nodes(t)).chain(args).sum::<u64>()
+        }
         Expr::Call(call) => call.target.iter().map(|t| nodes(t)).chain(call.args.iter().map(nodes)).sum(),
         // An inner loop pays for its iterations itself.
         Expr::Comprehension(comprehension) => nodes(&comprehension.iter_range),

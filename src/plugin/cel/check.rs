@@ -7,28 +7,39 @@ use std::collections::BTreeSet;
 
 /// Depth of an expression's tree; bounds the stack of an evaluation.
 pub(super) const DEEPEST: usize = 48;
-/// Comprehensions inside each other: each multiplies the work by the length of a list.
+/// Comprehensions inside each other in a plugin, which an administrator writes: each multiplies the work by the length of a
+/// list.
 const COMPREHENSIONS: usize = 2;
+/// The same in what a workspace writes: its triggers.
+const COMPREHENSIONS_OF_WORKSPACES: usize = 1;
 
-/// What an expression may mention.
+/// What an expression may mention, and who writes it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Scope(Vec<(&'static str, Option<Vec<String>>)>);
+pub(crate) struct Scope {
+    variables: Vec<(&'static str, Option<Vec<String>>)>,
+    of_workspace: bool,
+}
 
 impl Scope {
+    /// For an expression that a workspace writes, and no administrator.
+    pub(crate) fn of_workspace(self) -> Self {
+        Self { of_workspace: true, ..self }
+    }
+
     /// Adds a variable of any shape.
     pub(crate) fn any(mut self, name: &'static str) -> Self {
-        self.0.push((name, None));
+        self.variables.push((name, None));
         self
     }
 
     /// Adds a record that has exactly these fields.
     pub(crate) fn record<S: Into<String>>(mut self, name: &'static str, fields: impl IntoIterator<Item = S>) -> Self {
-        self.0.push((name, Some(fields.into_iter().map(Into::into).collect())));
+        self.variables.push((name, Some(fields.into_iter().map(Into::into).collect())));
         self
     }
 
     fn names(&self) -> Vec<&'static str> {
-        self.0.iter().map(|(name, _)| *name).collect()
+        self.variables.iter().map(|(name, _)| *name).collect()
     }
 }
 
@@ -79,7 +90,8 @@ impl<'a> Check<'a> {
         if depth > DEEPEST {
             // One message is enough for the whole tree below.
             if !self.problems.iter().any(|problem| problem.contains("nested too deeply")) {
-                self.problem(node.id, format!("nested too deeply: at most {DEEPEST} levels"));
+                let found = depth + levels(node);
+                self.problem(node.id, format!("nested too deeply: {found} levels; at most {DEEPEST}"));
             }
             return;
         }
@@ -114,13 +126,16 @@ impl<'a> Check<'a> {
                 }
             }
             Expr::Comprehension(comprehension) => {
-                if loops >= COMPREHENSIONS {
-                    self.problem(
-                        node.id,
-                        format!(
-                            "at most {COMPREHENSIONS} of all, exists, exists_one, filter and map inside each other"
-                        ),
+                let (most, whose) = match self.scope.of_workspace {
+                    true => (COMPREHENSIONS_OF_WORKSPACES, "in a WorkflowTrigger"),
+                    false => (COMPREHENSIONS, "in a TriggerPlugin"),
+                };
+                if loops >= most {
+                    let found = loops + comprehensions(node);
+                    let problem = format!(
+                        "{found} of all, exists, exists_one, filter and map inside each other; {whose}, at most {most}"
                     );
+                    self.problem(node.id, problem);
                     return;
                 }
                 self.visit(&comprehension.iter_range, depth, loops);
@@ -147,7 +162,7 @@ impl<'a> Check<'a> {
             return;
         }
         let plain = name.strip_prefix('.').unwrap_or(name);
-        if let Some((known, _)) = self.scope.0.iter().find(|(known, _)| *known == plain) {
+        if let Some((known, _)) = self.scope.variables.iter().find(|(known, _)| *known == plain) {
             self.used.insert(known);
         } else if !TYPES.contains(&plain) {
             let names = self.scope.names();
@@ -162,7 +177,7 @@ impl<'a> Check<'a> {
         if self.bound.iter().any(|bound| bound == name) {
             return;
         }
-        let Some((_, fields)) = self.scope.0.iter().find(|(known, _)| known == name) else { return };
+        let Some((_, fields)) = self.scope.variables.iter().find(|(known, _)| known == name) else { return };
         self.fields.insert(format!("{name}.{field}"));
         let Some(fields) = fields else { return };
         // `has(x.y)` asks whether the field is there; that it never can be is a mistake all the same.
@@ -212,6 +227,38 @@ impl<'a> Check<'a> {
         if let Some(Some(problem)) = pattern {
             self.problem(id, problem);
         }
+    }
+}
+
+/// The expressions that an expression is made of.
+fn parts(node: &IdedExpr) -> Vec<&IdedExpr> {
+    match &node.expr {
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).collect(),
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => {
+            let entries = map.entries.iter().filter_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => Some([&entry.key, &entry.value]),
+                EntryExpr::StructField(_) => None,
+            });
+            entries.flatten().collect()
+        }
+        Expr::Comprehension(c) => vec![&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result],
+        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
+    }
+}
+
+/// Levels of a tree below its root; the parser has bounded them.
+fn levels(node: &IdedExpr) -> usize {
+    parts(node).into_iter().map(|part| 1 + levels(part)).max().unwrap_or(0)
+}
+
+/// Comprehensions inside each other. What a comprehension walks over is beside it and not inside.
+fn comprehensions(node: &IdedExpr) -> usize {
+    let deepest = |parts: &[&IdedExpr]| parts.iter().map(|part| comprehensions(part)).max().unwrap_or(0);
+    match &node.expr {
+        Expr::Comprehension(c) => deepest(&[&c.iter_range]).max(1 + deepest(&[&c.loop_cond, &c.loop_step, &c.result])),
+        _ => deepest(&parts(node)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The strings extension of the crate is not used as it is, because `replace` and `join` can make a small input so
 //! large that the process dies of it; here the size of a result is paid for before it is made.
 
-use super::budget::{CHARGE, LOOP, MATCHES, charge, loop_over, take};
+use super::budget::{CHARGE, GO_ON, LOOP, MATCHES, charge, go_on_with, left, loop_over, take};
 use super::value::Parsed;
 use cel::common::types::{
     BYTES_TYPE, CelBool, CelBytes, CelInt, CelList, CelString, DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type,
@@ -12,8 +12,11 @@ use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
+use regex_automata::dfa::dense;
+use regex_automata::nfa::thompson::{self, NFA};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 /// Every function and macro that an expression may call.
@@ -91,6 +94,7 @@ fn environment() -> Result<Env, DeclarationError> {
     let mut env = Env::stdlib();
     env.add_extension(cel::extensions::encoders)?;
     env.add_overload(CHARGE, "charge", vec![DYN_TYPE], charge)?;
+    env.add_overload(GO_ON, "go_on", vec![DYN_TYPE], go_on_with)?;
     env.add_overload(LOOP, "loop", vec![DYN_TYPE, INT_TYPE], loop_over)?;
     env.add_overload("glob", "glob", vec![STRING_TYPE, STRING_TYPE], glob)?;
     env.add_overload("glob", "glob_any", vec![LIST_TYPE, STRING_TYPE], glob)?;
@@ -199,7 +203,8 @@ fn replace<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let (this, from, to) = (text(&args, 0)?, text(&args, 1)?, text(&args, 2)?);
     let most = number(&args, 3).and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
     let found = this.matches(from).take(most).count();
-    take((found as u64).saturating_mul(to.len() as u64) / 32)?;
+    // Each is a copy of its own.
+    take((found as u64).saturating_mul(1 + to.len() as u64 / 32))?;
     Ok(made(this.replacen(from, to, found)))
 }
 
@@ -207,7 +212,7 @@ fn split<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let (this, separator) = (text(&args, 0)?, text(&args, 1)?);
     let most = number(&args, 2).and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
     let count = if separator.is_empty() { this.len() } else { this.matches(separator).count() + 1 };
-    take(count.min(most) as u64)?;
+    take(count.min(most).saturating_mul(2) as u64)?;
     let parts: Vec<&str> = match (most, separator.is_empty()) {
         (0, _) => Vec::new(),
         (most, false) => this.splitn(most, separator).collect(),
@@ -239,69 +244,130 @@ fn json<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
         None => value.downcast_ref::<CelString>().map(CelString::inner),
     });
     let written = written.ok_or_else(|| fail("the bytes are no text".to_owned()))?;
-    // To read a few bytes costs as much as to copy a value.
-    take(written.len() as u64 / 4)?;
-    let parsed: Parsed = serde_json::from_str(written).map_err(|error| fail(format!("this is not JSON: {error}")))?;
+    take(written.len() as u64 / 32)?;
+    let room = left() / JSON_VALUE;
+    let (parsed, used) = super::value::within(room, || serde_json::from_str::<Parsed>(written));
+    take(used.saturating_mul(JSON_VALUE))?;
+    let parsed = parsed.map_err(|error| fail(format!("this is not JSON: {error}")))?;
     Ok(CowVal::Owned(parsed.0))
 }
 
 /// `nextLink(text)`: the target of the next page in a Link header.
 fn next_link<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
-    Ok(made(super::link::next(text(&args, 0)?).unwrap_or_default().to_owned()))
+    let header = text(&args, 0)?;
+    // It is looked at byte by byte.
+    take(header.len() as u64 / 8)?;
+    Ok(made(super::link::next(header).unwrap_or_default().to_owned()))
 }
 
 thread_local! {
-    static GLOBS: RefCell<HashMap<String, GlobMatcher>> = RefCell::new(HashMap::new());
-    static REGEXES: RefCell<HashMap<String, Regex>> = RefCell::new(HashMap::new());
+    static GLOBS: RefCell<HashMap<String, Rc<Pattern<GlobMatcher>>>> = RefCell::new(HashMap::new());
+    static REGEXES: RefCell<HashMap<String, Rc<Pattern<Regex>>>> = RefCell::new(HashMap::new());
 }
 
+/// Longest glob or regular expression, in bytes.
 const LONGEST_PATTERN: usize = 1024;
+/// Largest regular expression when it is compiled, in bytes. A short one can become large: each `\pL` has hundreds of ranges.
+const LARGEST_REGEX: usize = 256 * 1024;
+/// Most memory in which a regular expression remembers where it was, in bytes.
+const REGEX_MEMORY: usize = 256 * 1024;
+/// Largest automaton that is small, in bytes.
+const SMALL_AUTOMATON: usize = 64 * 1024;
+/// What eight bytes cost for each state of an automaton that is not small, and if nothing is known of it.
+const STATE_RATE: u64 = 4;
+const UNKNOWN_RATE: u64 = 10_000;
+/// Patterns of each kind that a thread keeps.
 const CACHED: usize = 64;
+/// What it costs to compile a glob, a regular expression, and either besides for each of its bytes. A short regular expression
+/// can have large classes.
+const COMPILE_GLOB: u64 = 2_000;
+const COMPILE_REGEX: u64 = 12_000;
+const COMPILE_BYTE: u64 = 40;
+/// What a value or a name costs that is read from JSON inside of a text.
+const JSON_VALUE: u64 = 3;
+
+/// A compiled pattern, and what it costs to hold eight bytes against it.
+#[derive(Debug)]
+pub(super) struct Pattern<T> {
+    matcher: T,
+    rate: u64,
+}
+
+impl<T> Pattern<T> {
+    /// Pays for a look at `text`.
+    fn pay(&self, text: &str) -> Result<(), ExecutionError> {
+        take(1 + (text.len() as u64).saturating_mul(self.rate) / 8)
+    }
+}
+
+/// What eight bytes cost. A pattern that becomes a small automaton looks at each byte once. Any other one may have to look at
+/// each of its states for each byte.
+fn rate(pattern: &str, utf8: bool) -> u64 {
+    let syntax = regex_automata::util::syntax::Config::new().utf8(utf8);
+    let limits =
+        dense::Config::new().dfa_size_limit(Some(SMALL_AUTOMATON)).determinize_size_limit(Some(SMALL_AUTOMATON));
+    let nfa = NFA::compiler()
+        .syntax(syntax)
+        .configure(thompson::Config::new().utf8(utf8).nfa_size_limit(Some(2 * LARGEST_REGEX)))
+        .build(pattern);
+    let Ok(nfa) = nfa else { return UNKNOWN_RATE };
+    match dense::Builder::new().configure(limits).build_from_nfa(&nfa) {
+        Ok(_) => 1,
+        Err(_) => (nfa.states().len() as u64).saturating_mul(STATE_RATE),
+    }
+}
 
 /// Compiles a glob: `*` and `?` stop at `/`, `**` as a whole segment does not, `[a-z]` and `{a,b}` are alternatives.
 ///
 /// # Errors
 /// What is wrong with the pattern.
-pub(super) fn compile_glob(pattern: &str) -> Result<GlobMatcher, String> {
+pub(super) fn compile_glob(pattern: &str) -> Result<Pattern<GlobMatcher>, String> {
     if pattern.len() > LONGEST_PATTERN {
-        return Err(format!("a glob has at most {LONGEST_PATTERN} bytes"));
+        return Err(format!("the glob has {} bytes; at most {LONGEST_PATTERN}", pattern.len()));
     }
     let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("{:?} is no glob: {}", pattern, error.kind()))
+    glob.map(|glob| Pattern { rate: rate(glob.regex(), false), matcher: glob.compile_matcher() })
+        .map_err(|error| format!("{:?} is no glob: {}", pattern, error.kind()))
 }
 
 /// Compiles a regular expression of RE2's syntax.
 ///
 /// # Errors
 /// What is wrong with the pattern, in one line.
-pub(super) fn compile_regex(pattern: &str) -> Result<Regex, String> {
+pub(super) fn compile_regex(pattern: &str) -> Result<Pattern<Regex>, String> {
     if pattern.len() > LONGEST_PATTERN {
-        return Err(format!("a regular expression has at most {LONGEST_PATTERN} bytes"));
+        return Err(format!("the regular expression has {} bytes; at most {LONGEST_PATTERN}", pattern.len()));
     }
-    RegexBuilder::new(pattern).size_limit(1 << 18).build().map_err(|error| {
+    let built = RegexBuilder::new(pattern).size_limit(LARGEST_REGEX).dfa_size_limit(REGEX_MEMORY).build();
+    built.map(|matcher| Pattern { rate: rate(pattern, true), matcher }).map_err(|error| {
+        if let regex::Error::CompiledTooBig(_) = error {
+            return format!("{pattern:?} is too large when it is compiled: at most {LARGEST_REGEX} bytes");
+        }
         let text = error.to_string();
         let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
         format!("{pattern:?} is no regular expression: {reason}")
     })
 }
 
-fn cached<T: Clone>(
-    cache: &'static std::thread::LocalKey<RefCell<HashMap<String, T>>>,
-    function: &str,
+fn cached<T>(
+    cache: &'static std::thread::LocalKey<RefCell<HashMap<String, Rc<T>>>>,
+    (function, cost): (&str, u64),
     pattern: &str,
     compile: fn(&str) -> Result<T, String>,
-) -> Result<T, ExecutionError> {
+) -> Result<Rc<T>, ExecutionError> {
     if let Some(found) = cache.with_borrow(|cache| cache.get(pattern).cloned()) {
         return Ok(found);
     }
     // Compiling is what a hostile pattern makes expensive.
-    take(2_000)?;
+    take(cost.saturating_add((pattern.len() as u64).saturating_mul(COMPILE_BYTE)))?;
     let compiled = compile(pattern).map_err(|problem| ExecutionError::function_error(function, problem))?;
+    // Clones of a regular expression do not share the memory that makes it fast.
+    let compiled = Rc::new(compiled);
     cache.with_borrow_mut(|cache| {
         if cache.len() >= CACHED {
             cache.clear();
         }
-        cache.insert(pattern.to_owned(), compiled.clone());
+        cache.insert(pattern.to_owned(), Rc::clone(&compiled));
     });
     Ok(compiled)
 }
@@ -309,6 +375,11 @@ fn cached<T: Clone>(
 /// `glob(pattern, text)`, `pattern.glob(text)`, or `glob(patterns, text)`, which asks whether any matches.
 fn glob<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let candidate = text(&args, 1)?;
+    let is_match = |pattern: &str| {
+        let glob = cached(&GLOBS, ("glob", COMPILE_GLOB), pattern, compile_glob)?;
+        glob.pay(candidate)?;
+        Ok(glob.matcher.is_match(candidate))
+    };
     let matches = match args.first().and_then(|patterns| patterns.downcast_ref::<CelList>()) {
         Some(patterns) => {
             let mut found = false;
@@ -317,11 +388,11 @@ fn glob<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
                     got: pattern.get_type().name().to_owned(),
                     want: "string".to_owned(),
                 })?;
-                found |= cached(&GLOBS, "glob", pattern.inner(), compile_glob)?.is_match(candidate);
+                found |= is_match(pattern.inner())?;
             }
             found
         }
-        None => cached(&GLOBS, "glob", text(&args, 0)?, compile_glob)?.is_match(candidate),
+        None => is_match(text(&args, 0)?)?,
     };
     Ok(CowVal::owned(CelBool::from(matches)))
 }
@@ -329,6 +400,7 @@ fn glob<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
 /// `text.matches(pattern)`, or `matches(text, pattern)`.
 fn matches<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let (candidate, pattern) = (text(&args, 0)?, text(&args, 1)?);
-    let regex = cached(&REGEXES, "matches", pattern, compile_regex)?;
-    Ok(CowVal::owned(CelBool::from(regex.is_match(candidate))))
+    let regex = cached(&REGEXES, ("matches", COMPILE_REGEX), pattern, compile_regex)?;
+    regex.pay(candidate)?;
+    Ok(CowVal::owned(CelBool::from(regex.matcher.is_match(candidate))))
 }

@@ -71,8 +71,11 @@ impl Expression {
             return Err(fail(format!("has {} bytes; an expression has at most {LONGEST}", source.len())));
         }
         if let Some(at) = too_nested(source) {
+            let (at, found) = at;
             let position = check::position(source, at);
-            return Err(fail(format!("{position}: nested too deeply: at most {BRACKETS} brackets inside each other")));
+            return Err(fail(format!(
+                "{position}: nested too deeply: {found} brackets inside each other; at most {BRACKETS}"
+            )));
         }
         let parser = functions::ENV.parser().max_recursion_depth(DEEPEST_PARSE).error_recovery_limit(4);
         let (mut root, info) = parser.parse_with_source_info(source).map_err(|errors| {
@@ -314,9 +317,10 @@ fn path_of(root: &IdedExpr, variable: &str) -> Option<Vec<String>> {
 
 const DEEPEST_PARSE: u16 = 64;
 
-/// Where brackets are nested too deeply, as a number of characters.
-fn too_nested(source: &str) -> Option<usize> {
+/// Where brackets are first nested too deeply, as a number of characters, and how deeply they are at most.
+fn too_nested(source: &str) -> Option<(usize, usize)> {
     let (mut depth, mut quote, mut escaped) = (0_usize, None, false);
+    let (mut first, mut deepest) = (None, 0);
     for (at, character) in source.chars().enumerate() {
         match (quote, character) {
             (Some(_), _) if escaped => escaped = false,
@@ -329,10 +333,11 @@ fn too_nested(source: &str) -> Option<usize> {
             (None, _) => {}
         }
         if depth > BRACKETS {
-            return Some(at);
+            first = first.or(Some(at));
+            deepest = deepest.max(depth);
         }
     }
-    None
+    first.map(|at| (at, deepest))
 }
 
 /// The variables of one evaluation; nothing is copied.
@@ -354,5 +359,7 @@ impl VariableResolver for Variables<'_> {
     }
 }
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

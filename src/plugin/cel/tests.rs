@@ -262,7 +262,7 @@ fn hostile_sources_are_refused_in_milliseconds() {
         assert!(refused || start.starts_with(['!', '-']), "{start}");
         assert!(took < Duration::from_millis(1500), "{start}: {took:?}");
     }
-    assert!(mistake("[1].exists(a, [1].exists(b, [1].exists(c, true)))").contains("at most 2"));
+    assert!(mistake("[1].exists(a, [1].exists(b, [1].exists(c, true)))").contains("3 of all"));
     assert!(compile("[1].exists(a, [a].exists(b, b == 1)) && [1].all(a, [a].all(b, b == 1))", &body()).is_ok());
 }
 
@@ -341,10 +341,98 @@ fn json_inside_of_a_text_is_read_within_bounds() {
         assert!(reason.contains(problem), "{source}: {reason}");
     }
     // Once is well within what a payload may cost; again and again is not.
-    let large = json!({"text": json!(vec![7; 1_000_000]).to_string(), "times": vec![0; 20]});
-    assert_eq!(evaluate("json(body.text).size()", large.clone()), Ok(json!(1_000_000)));
+    let large = json!({"text": json!(vec![7; 100_000]).to_string(), "times": vec![0; 20]});
+    assert_eq!(evaluate("json(body.text).size()", large.clone()), Ok(json!(100_000)));
     let begin = Instant::now();
     let reason = evaluate("body.times.map(t, json(body.text)).size()", large).unwrap_err();
     assert!(reason.contains("too much work") || reason.contains("more than"), "{reason}");
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+/// Every attack ends as the table says. How long it takes is measured by `make bench`.
+#[test]
+fn attacks_end_at_a_limit() {
+    let mut groups: std::collections::BTreeMap<usize, Vec<attacks::Attack>> = std::collections::BTreeMap::new();
+    for attack in attacks::all() {
+        groups.entry(attack.payload as usize).or_default().push(attack);
+    }
+    let wrong = |group: Vec<attacks::Attack>| {
+        let payload = from_json(&(group[0].payload)());
+        let ends = group.into_iter().map(|attack| {
+            let expression = compile(&attack.source, &body()).map_err(|m| format!("{}: {m:?}", attack.name))?;
+            let result = expression.json(&Variables::default().with("body", &payload));
+            let end = result.map(|_| String::new()).unwrap_or_else(|error| error.reason);
+            let as_said = match attack.end {
+                attacks::End::Work => end.contains("takes more than"),
+                attacks::End::Affordable => end.is_empty() && budget::spent() < budget::LIMIT,
+                attacks::End::Fails(why) => !end.is_empty() && end.contains(why),
+            };
+            let spent = budget::spent();
+            if as_said {
+                Ok(())
+            } else {
+                Err(format!("{}: {:?}, but {end:?} with {spent} steps", attack.name, attack.end))
+            }
+        });
+        ends.filter_map(Result::err).collect::<Vec<_>>()
+    };
+    let wrong = std::thread::scope(|scope| {
+        let running: Vec<_> = groups.into_values().map(|group| scope.spawn(move || wrong(group))).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_limit_says_what_was_found_and_what_is_allowed() {
+    let long = format!("'{}' == ''", "x".repeat(5000));
+    let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+    let tall = vec!["body"; 60].join(" + ");
+    let pattern = format!("body.matches('{}')", "a".repeat(1100));
+    let large = "body.matches('(a{1,100}){1,100}')";
+    for (source, expected) in [
+        (long.as_str(), "has 5008 bytes; an expression has at most 4096"),
+        (deep.as_str(), "40 brackets inside each other; at most 32"),
+        (tall.as_str(), "59 levels; at most 48"),
+        (pattern.as_str(), "the regular expression has 1100 bytes; at most 1024"),
+        (large, "too large when it is compiled: at most 262144 bytes"),
+        (
+            "body.all(a, a.all(b, b.all(c, c.all(d, d))))",
+            "4 of all, exists, exists_one, filter and map inside each other; in a TriggerPlugin, at most 2",
+        ),
+    ] {
+        let problem = mistake(source);
+        assert!(problem.contains(expected), "{problem}");
+    }
+    let two = "body.all(a, a.all(b, b))";
+    assert!(compile(two, &body()).is_ok());
+    let problem = compile(two, &body().of_workspace()).unwrap_err().remove(0).problem;
+    assert!(
+        problem.contains(
+            "2 of all, exists, exists_one, filter and map inside each other; in a WorkflowTrigger, at most 1"
+        ),
+        "{problem}"
+    );
+    assert!(compile("body.filter(a, a > 1).map(a, a + 1).all(a, a > 1)", &body().of_workspace()).is_ok());
+}
+
+#[test]
+fn what_an_expression_gives_is_bounded() {
+    let text = json!({"s": "x".repeat(5 << 20)});
+    let error = evaluate("body.s + body.s", text.clone()).unwrap_err();
+    assert!(error.contains("gives more than 8388608 bytes"), "{error}");
+    assert!(evaluate("{'a': [body.s]}", text).is_ok());
+}
+
+#[test]
+fn values_of_a_payload_are_counted_alike_whether_they_are_kept_or_not() {
+    let text = r#"{"a": [1, "x", {}], "b": null}"#;
+    // Two names; a map, a list with three values, and a null.
+    let (kept, found) = value::within(8, || serde_json::from_str::<value::Parsed>(text));
+    assert!(kept.is_ok() && found == 8, "{found}");
+    let (checked, found) = value::within(8, || serde_json::from_str::<value::Checked>(text));
+    assert!(checked.is_ok() && found == 8, "{found}");
+    let (kept, found) = value::within(7, || serde_json::from_str::<value::Parsed>(text));
+    assert!(kept.is_err() && found == 8, "{found}");
+    assert!(value::within(7, || serde_json::from_str::<value::Checked>(text)).0.is_err());
 }

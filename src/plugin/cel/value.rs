@@ -6,12 +6,21 @@ use cel::common::types::{
 };
 use cel::common::value::Val;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 
 /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z in Unix milliseconds, between which a CEL timestamp lies.
 const FIRST: i64 = -62_135_596_800_000;
 const LAST: i64 = 253_402_300_799_999;
+
+/// Most values and names of fields in a payload. Each takes some hundred bytes while expressions see it.
+pub(crate) const MOST_VALUES: u64 = 500_000;
+/// Most bytes that an expression may give, as JSON, more or less.
+pub(crate) const LARGEST_OUTPUT: usize = 8 * 1024 * 1024;
+/// What a map, and each of its fields, costs besides the values: it is hashed anew when it is copied.
+const MAP: u64 = 3;
+const MAP_ENTRY: u64 = 3;
 
 /// A CEL value that owns everything it is made of.
 pub(crate) type Data = Box<dyn Val>;
@@ -90,26 +99,52 @@ pub(crate) fn from_object(fields: &serde_json::Map<String, serde_json::Value>) -
 /// The JSON value of a CEL value: an optional that has none is null, bytes are base64, a timestamp is RFC 3339.
 ///
 /// # Errors
-/// What JSON has no form for, such as a type or an infinite number.
+/// What JSON has no form for, such as a type or an infinite number; more than [`LARGEST_OUTPUT`].
 pub(crate) fn to_json(value: &dyn Val) -> Result<serde_json::Value, String> {
+    write(value, &mut LARGEST_OUTPUT.clone())
+}
+
+/// Takes what a value has in bytes off the room that is left.
+fn fit(bytes: usize, room: &mut usize) -> Result<(), String> {
+    match room.checked_sub(bytes) {
+        Some(left) => {
+            *room = left;
+            Ok(())
+        }
+        None => Err(format!("gives more than {LARGEST_OUTPUT} bytes, which is the most that an expression may give")),
+    }
+}
+
+fn write(value: &dyn Val, room: &mut usize) -> Result<serde_json::Value, String> {
     use base64::Engine as _;
+    // What JSON takes at least, with a comma.
+    fit(2, room)?;
     if let Some(text) = value.downcast_ref::<CelString>() {
+        fit(text.inner().len(), room)?;
         return Ok(text.inner().into());
     }
     if let Some(items) = value.downcast_ref::<CelList>() {
-        return items.inner().iter().map(|item| to_json(item.as_ref())).collect::<Result<Vec<_>, _>>().map(Into::into);
+        return items
+            .inner()
+            .iter()
+            .map(|item| write(item.as_ref(), room))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Into::into);
     }
     if let Some(fields) = value.downcast_ref::<CelMap>() {
         let mut object = serde_json::Map::new();
         for (name, value) in fields.inner() {
-            object.insert(key(name), to_json(value.as_ref())?);
+            let name = key(name);
+            fit(name.len(), room)?;
+            object.insert(name, write(value.as_ref(), room)?);
         }
         return Ok(object.into());
     }
     if let Some(optional) = value.downcast_ref::<CelOptional>() {
-        return optional.inner().map_or(Ok(serde_json::Value::Null), to_json);
+        return optional.inner().map_or(Ok(serde_json::Value::Null), |value| write(value, room));
     }
     if let Some(bytes) = value.downcast_ref::<CelBytes>() {
+        fit(bytes.inner().len() / 3 * 4, room)?;
         return Ok(base64::engine::general_purpose::STANDARD.encode(bytes.inner()).into());
     }
     if let Some(number) = value.downcast_ref::<CelInt>() {
@@ -181,7 +216,8 @@ pub(crate) fn pay(value: &dyn Val, left: u64) -> Option<u64> {
     } else if let Some(items) = value.downcast_ref::<CelList>() {
         items.inner().iter().try_fold(left, |left, item| pay(item.as_ref(), left))
     } else if let Some(fields) = value.downcast_ref::<CelMap>() {
-        fields.inner().values().try_fold(left, |left, value| pay(value.as_ref(), left.checked_sub(1)?))
+        let left = left.checked_sub(MAP)?;
+        fields.inner().values().try_fold(left, |left, value| pay(value.as_ref(), left.checked_sub(MAP_ENTRY)?))
     } else if let Some(optional) = value.downcast_ref::<CelOptional>() {
         optional.inner().map_or(Some(left), |value| pay(value, left))
     } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
@@ -189,6 +225,27 @@ pub(crate) fn pay(value: &dyn Val, left: u64) -> Option<u64> {
     } else {
         Some(left)
     }
+}
+
+thread_local! {
+    /// Values and names that may still be read, and what was left before.
+    static ROOM: Cell<Option<u64>> = const { Cell::new(Some(MOST_VALUES)) };
+}
+
+/// Reads something with [`Parsed`] or [`Checked`] that has at most `most` values and names of fields; gives what was read, and
+/// how many there were. There is one more than that if there are too many.
+pub(crate) fn within<T>(most: u64, read: impl FnOnce() -> T) -> (T, u64) {
+    ROOM.set(Some(most));
+    let result = read();
+    let left = ROOM.replace(Some(MOST_VALUES));
+    (result, left.map_or(most.saturating_add(1), |left| most - left))
+}
+
+/// Counts a value, or a name.
+fn count<E: serde::de::Error>() -> Result<(), E> {
+    let left = ROOM.get().and_then(|left| left.checked_sub(1));
+    ROOM.set(left);
+    if left.is_some() { Ok(()) } else { Err(E::custom("too many values")) }
 }
 
 struct Builder;
@@ -230,6 +287,7 @@ impl<'de> Visitor<'de> for Builder {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Data, A::Error> {
         let mut built: HashMap<CelMapKey<'static>, Data> = HashMap::new();
         while let Some((name, Parsed(value))) = fields.next_entry::<String, _>()? {
+            count()?;
             built.insert(CelMapKey::from(name), value);
         }
         Ok(Box::new(CelMap::from(built)))
@@ -238,6 +296,7 @@ impl<'de> Visitor<'de> for Builder {
 
 impl<'de> Deserialize<'de> for Parsed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        count()?;
         deserializer.deserialize_any(Builder).map(Parsed)
     }
 }
@@ -274,13 +333,16 @@ impl<'de> Visitor<'de> for Checker {
         Ok(Checked)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Checked, A::Error> {
-        while fields.next_entry::<CheckedKey, Checked>()?.is_some() {}
+        while fields.next_entry::<CheckedKey, Checked>()?.is_some() {
+            count()?;
+        }
         Ok(Checked)
     }
 }
 
 impl<'de> Deserialize<'de> for Checked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        count()?;
         deserializer.deserialize_any(Checker)
     }
 }
