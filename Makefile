@@ -27,6 +27,14 @@ static: ## Build the static binaries that the images of the tests hold
 	RUSTFLAGS="-C target-feature=+crt-static $(PACKED)" \
 		$(CARGO) build --release --no-default-features --target $(STATIC_TARGET) --bin bellhop --example runner
 
+# For each target; TARGET is a part of the name of a test.
+SECONDS = 60
+TARGET =
+
+.PHONY: fuzz
+fuzz: ## Try what strangers may send for longer (SECONDS=600 for each target, TARGET=jwt for some of them)
+	BELLHOP_FUZZ_SECONDS=$(SECONDS) $(CARGO) test --test fuzz -- --nocapture $(TARGET)
+
 .PHONY: check
 check: lint ## The quick part: format, clippy, unit tests
 	$(CARGO) test --lib

@@ -45,12 +45,12 @@ pub fn measure(request: &push::Request, report: &mut Report) -> Result<()> {
     }
     worst.push(most);
     report.add("worst_expression_ms", "the most expensive expression, processor time, ms", 1, &worst);
-    report.add("expression_mib", "memory of an expression besides its payload, MiB", 1, &memory);
+    report.add("expression_mib", "memory that an expression takes besides, MiB", 1, &memory);
     beside(slowest, request, report)
 }
 
-/// How long an ordinary event takes, alone and while the most expensive expression is evaluated over and over by one thread
-/// fewer than there are processors, which is what the pool lets a workspace have.
+/// How long an ordinary event takes, alone and while the most expensive expression is evaluated over and over, by one process
+/// fewer than there are processors.
 fn beside(slowest: usize, request: &push::Request, report: &mut Report) -> Result<()> {
     let route = matching::route(1)?;
     let request = matching::stored(request)?;
@@ -103,7 +103,7 @@ pub fn one(number: usize, for_ever: bool) -> Result<()> {
     drop(body);
     let events = plugin.events(&reading)?;
     let event = events.first().context("no event")?;
-    // Its peak so far is that of making the payload.
+    // Its peak so far is that of making the payload. What that has given back is used first and does not count.
     fs::write("/proc/self/clear_refs", "5")?;
     let before = status_kib("VmRSS")?;
     let (mut millis, mut end) = (0.0_f64, String::new());
@@ -127,7 +127,7 @@ pub fn one(number: usize, for_ever: bool) -> Result<()> {
 fn plugin(attack: &Attack) -> Result<Plugin> {
     let value = serde_json::to_string(&attack.source)?;
     let plugin = format!(
-        "apiVersion: bellhop.dev/v1alpha1\nkind: TriggerPlugin\nmetadata: {{name: attack}}\nspec:\n  displayName: Attack\n  \
+        "apiVersion: bellhop.dev/v1alpha1\nkind: TriggerPlugin\nmetadata: {{name: attack}}\nspec:\n  displayName: Attack\n  allowedOrigins: [https://api.example.com]\n  \
          callback:\n    verification: [{{none: {{}}}}]\n    event: \"'attack'\"\n  events:\n  - name: attack\n    title: Attack\n    \
          variables: {{value: {{type: object, value: {value}}}}}\n"
     );

@@ -1,7 +1,7 @@
 //! What a request at a callback URL is, and whether it is taken: decided from the request, its route and the time alone.
 
 use crate::log::model::{MASK, Verification};
-use crate::plugin::{CallbackReply, CallbackRequest, HandshakeReply, PublicKeys, Refusal, Secret};
+use crate::plugin::{CallbackReply, CallbackRequest, HandshakeReply, PublicKeys, Refusal, Secret, sparing};
 use crate::routes::Route;
 use crate::spool::Request as Stored;
 use crate::telemetry::Answer;
@@ -41,6 +41,18 @@ pub(super) enum Judged {
 /// # Errors
 /// It is refused.
 pub(super) fn judge(
+    route: &Route,
+    request: (&Parts, &Bytes),
+    now: u64,
+    keys: Option<&(dyn PublicKeys + Sync)>,
+    verification: &mut Option<Verification>,
+    secret: &mut Option<Secret>,
+) -> Result<Judged, Refused> {
+    // The sender waits, and so do others on this thread.
+    sparing(|| judge_now(route, request, now, keys, verification, secret))
+}
+
+fn judge_now(
     route: &Route,
     (parts, body): (&Parts, &Bytes),
     now: u64,

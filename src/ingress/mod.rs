@@ -42,7 +42,7 @@ mod waiting;
 
 pub use activity::report as report_activity;
 pub use body::{Bounds, Budget};
-pub use client_address::Peer;
+pub use client_address::{Peer, client as client_address};
 pub use controller::{Controller, INTERNAL, Service, Unreachable};
 pub use private::{private_router, probes};
 #[cfg(feature = "cli")]

@@ -58,6 +58,8 @@ pub use verification::KeySet;
 pub use verification::Unsigned;
 pub use webhook::WebhookReading;
 
+pub(crate) use cel::sparing;
+
 use answer::Answering;
 use call::ApiKey;
 use cel::Expression;

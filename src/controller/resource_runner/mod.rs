@@ -207,6 +207,9 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.bytes().all(inner) && outer(text.as_bytes().first()) && outer(text.as_bytes().last())
 }
 
+/// Objects whose expressions are evaluated at the same time.
+static RENDERED: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+
 /// The object for an event, without its name. In a thread of its own, because expressions take their time.
 async fn rendered(trigger: WorkflowTrigger, event: ResourceEvent) -> Result<Value, Refusal> {
     let render = move || {
@@ -230,6 +233,8 @@ async fn rendered(trigger: WorkflowTrigger, event: ResourceEvent) -> Result<Valu
             Rendered::Event(..) | Rendered::Request(..) => Err("the runner is none of the cluster".to_owned()),
         }
     };
+    // Fails only if it is closed, which it never is.
+    let _turn = RENDERED.acquire().await;
     let rendered = tokio::task::spawn_blocking(render).await;
     rendered.unwrap_or_else(|_| Err("the object cannot be made: a defect, which was logged".to_owned())).map_err(never)
 }

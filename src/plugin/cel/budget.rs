@@ -14,6 +14,8 @@ use std::cell::Cell;
 /// Work that one evaluation may do; a unit is roughly one value copied, compared or visited. The weights are such that no
 /// expression takes 50 ms; `cargo bench --bench ingress -- expressions` measures it.
 pub(crate) const LIMIT: u64 = 750_000;
+/// The same where a sender waits for it, whom nothing may have proven yet; a few milliseconds.
+pub(crate) const LIMIT_WHILE_WAITING: u64 = 100_000;
 /// What one iteration costs besides its body.
 const ITERATION: u64 = 4;
 /// What the call of a function in the body of a loop costs, besides its arguments and what the function itself takes.
@@ -26,14 +28,33 @@ pub(super) const MATCHES: &str = "@matches";
 pub(super) const GO_ON: &str = "@go_on";
 
 thread_local! {
+    static MOST: Cell<u64> = const { Cell::new(LIMIT) };
     static LEFT: Cell<u64> = const { Cell::new(LIMIT) };
     static SPENT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Starts the budget of one evaluation on this thread.
 pub(super) fn start() {
-    LEFT.set(LIMIT);
+    LEFT.set(MOST.get());
     SPENT.set(false);
+}
+
+/// What an evaluation may do on this thread.
+pub(super) fn most() -> u64 {
+    MOST.get()
+}
+
+/// Does something in which each evaluation may do no more than [`LIMIT_WHILE_WAITING`].
+pub(crate) fn sparing<T>(work: impl FnOnce() -> T) -> T {
+    /// Sets it back, also after a panic: other requests are answered on this thread.
+    struct Before(u64);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            MOST.set(self.0);
+        }
+    }
+    let _before = Before(MOST.replace(LIMIT_WHILE_WAITING));
+    work()
 }
 
 /// Whether the evaluation wanted more than there was. `exists` and `||` can absorb the error, so it is asked at the end.
@@ -44,7 +65,7 @@ pub(super) fn is_spent() -> bool {
 /// What the evaluation has used.
 #[cfg(test)]
 pub(super) fn spent() -> u64 {
-    LIMIT - LEFT.get()
+    MOST.get() - LEFT.get()
 }
 
 /// What is left of the budget.

@@ -6,6 +6,7 @@ mod functions;
 mod link;
 pub(crate) mod value;
 
+pub(crate) use budget::sparing;
 pub(crate) use check::Scope;
 pub(crate) use value::Data;
 
@@ -186,7 +187,7 @@ impl Expression {
             context.set_variable_resolver(variables);
             let value = Value::resolve_val(&self.root, &context);
             if budget::is_spent() {
-                return Err(format!("cannot be evaluated: it takes more than {} steps", budget::LIMIT));
+                return Err(format!("cannot be evaluated: it takes more than {} steps", budget::most()));
             }
             value
                 .map_err(|error| format!("cannot be evaluated: {}", self.describe(&error)))

@@ -1,0 +1,225 @@
+//! Signers of every scheme, made of `ring` and the encodings alone: nothing of Bellhop has a part in what they sign.
+
+use super::{Sent, URL};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use ring::{digest, hmac};
+use serde_json::{Value, json};
+
+/// When everything is sent, in Unix seconds.
+pub const TIME: i64 = 1_700_000_000;
+
+/// What is to be signed.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub body: Vec<u8>,
+    pub query: String,
+    pub id: String,
+}
+
+/// A way of signing.
+pub struct Scheme {
+    pub name: &'static str,
+    /// What a plugin says of it.
+    pub verification: Value,
+    /// The callback secret that belongs to a seed.
+    pub secret: fn(&[u8; 32]) -> String,
+    /// Signs with the key that belongs to the seed.
+    pub sign: fn(&[u8; 32], &Message) -> Sent,
+    /// Headers that are covered, or carry the signature.
+    pub headers: &'static [&'static str],
+    pub covers_body: bool,
+    pub covers_query: bool,
+}
+
+fn text_secret(seed: &[u8; 32]) -> String {
+    hex::encode(seed)
+}
+
+fn mac(algorithm: hmac::Algorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let key = hmac::Key::new(algorithm, key);
+    let mut context = hmac::Context::with_key(&key);
+    parts.iter().for_each(|part| context.update(part));
+    context.sign().as_ref().to_vec()
+}
+
+fn ed25519(seed: &[u8; 32]) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes")
+}
+
+/// An EC key from a seed, as PKCS#8 without its public part is not read: the scalar and the point that belongs to it.
+pub fn p256() -> (Vec<u8>, Vec<u8>) {
+    static KEY: std::sync::OnceLock<(Vec<u8>, Vec<u8>)> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| {
+        let random = SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key");
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random).expect("a key");
+        (document.as_ref().to_vec(), pair.public_key().as_ref().to_vec())
+    })
+    .clone()
+}
+
+fn spki(point: &[u8]) -> Vec<u8> {
+    let head = hex::decode("3059301306072a8648ce3d020106082a8648ce3d030107034200").expect("hexadecimal");
+    [head.as_slice(), point].concat()
+}
+
+fn sent(message: &Message, headers: Vec<(&'static str, String)>) -> Sent {
+    let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+    Sent { query: message.query.clone(), headers, body: message.body.clone() }
+}
+
+/// The schemes that sign with a secret or a private key.
+pub fn all() -> Vec<Scheme> {
+    let scheme = |name, verification, sign| Scheme {
+        name,
+        verification,
+        secret: text_secret,
+        sign,
+        headers: &["x-sig"],
+        covers_body: true,
+        covers_query: false,
+    };
+    vec![
+        scheme(
+            "HMAC SHA-256, hexadecimal, with a prefix",
+            json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex", "prefix": "sha256="}}),
+            |seed, m| {
+                let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[&m.body]);
+                sent(m, vec![("x-sig", format!("sha256={}", hex::encode(code)))])
+            },
+        ),
+        Scheme {
+            headers: &["x-sig", "x-time", "x-id"],
+            ..scheme(
+                "HMAC SHA-512 over time, a header and the body, base64url",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha512", "encoding": "base64url",
+                    "signed": [{"timestamp": {}}, {"literal": "."}, {"header": "x-id"}, {"literal": "."}, {"body": {}}],
+                    "timestamp": {"header": "x-time", "unit": "milliseconds", "tolerance": "5m"}}}),
+                |seed, m| {
+                    let time = (TIME * 1000 + 7).to_string();
+                    let parts: [&[u8]; 5] = [time.as_bytes(), b".", m.id.as_bytes(), b".", &m.body];
+                    let code = mac(hmac::HMAC_SHA512, text_secret(seed).as_bytes(), &parts);
+                    sent(
+                        m,
+                        vec![("x-sig", URL_SAFE_NO_PAD.encode(code)), ("x-time", time.clone()), ("x-id", m.id.clone())],
+                    )
+                },
+            )
+        },
+        Scheme {
+            covers_query: true,
+            ..scheme(
+                "HMAC SHA-1 over method, URL, query and body, base64",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha1", "encoding": "base64",
+                    "signed": [{"method": {}}, {"urlWithQuery": {}}, {"body": {}}]}}),
+                |seed, m| {
+                    let url = if m.query.is_empty() { URL.to_owned() } else { format!("{URL}?{}", m.query) };
+                    let code = mac(
+                        hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+                        text_secret(seed).as_bytes(),
+                        &[b"POST", url.as_bytes(), &m.body],
+                    );
+                    sent(m, vec![("x-sig", STANDARD.encode(code))])
+                },
+            )
+        },
+        scheme(
+            "HMAC in a list with its time",
+            json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex",
+                "list": {"separator": ",", "key": "v1"},
+                "signed": [{"timestamp": {}}, {"literal": "."}, {"body": {}}],
+                "timestamp": {"element": "t", "tolerance": "5m"}}}),
+            |seed, m| {
+                let time = TIME.to_string();
+                let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[time.as_bytes(), b".", &m.body]);
+                sent(m, vec![("x-sig", format!("t={time},v1={}", hex::encode(code)))])
+            },
+        ),
+        Scheme {
+            headers: &["webhook-signature", "webhook-id", "webhook-timestamp"],
+            secret: |seed| format!("whsec_{}", STANDARD.encode(seed)),
+            ..scheme("Standard Webhooks", json!({"standardWebhooks": {}}), |seed, m| {
+                let time = TIME.to_string();
+                let code = mac(hmac::HMAC_SHA256, seed, &[m.id.as_bytes(), b".", time.as_bytes(), b".", &m.body]);
+                standard(m, "v1", &code)
+            })
+        },
+        Scheme {
+            headers: &["webhook-signature", "webhook-id", "webhook-timestamp"],
+            secret: |seed| format!("whpk_{}", STANDARD.encode(ed25519(seed).public_key())),
+            ..scheme("Standard Webhooks with a public key", json!({"standardWebhooks": {}}), |seed, m| {
+                let text = [m.id.as_bytes(), b".", TIME.to_string().as_bytes(), b".", &m.body].concat();
+                standard(m, "v1a", ed25519(seed).sign(&text).as_ref())
+            })
+        },
+        Scheme {
+            headers: &["x-sig", "x-time"],
+            secret: |seed| hex::encode(ed25519(seed).public_key()),
+            ..scheme(
+                "Ed25519",
+                json!({"publicKey": {"header": "x-sig", "algorithm": "ed25519", "encoding": "hex", "keyEncoding": "hex",
+                    "signed": [{"timestamp": {}}, {"body": {}}],
+                    "timestamp": {"header": "x-time", "tolerance": "5m"}}}),
+                |seed, m| {
+                    let text = [TIME.to_string().as_bytes(), m.body.as_slice()].concat();
+                    let signature = hex::encode(ed25519(seed).sign(&text));
+                    sent(m, vec![("x-sig", signature), ("x-time", TIME.to_string())])
+                },
+            )
+        },
+        Scheme {
+            secret: |seed| {
+                let (_, point) = p256();
+                // Another seed is another key: one that is none.
+                let wrong = seed[0] == 0xff;
+                STANDARD.encode(spki(if wrong { &[4; 65] } else { &point }))
+            },
+            ..scheme(
+                "ECDSA P-256",
+                json!({"publicKey": {"header": "x-sig", "algorithm": "ecdsaP256Sha256", "encoding": "base64",
+                    "keyEncoding": "base64", "signed": [{"body": {}}]}}),
+                |_, m| {
+                    let random = SystemRandom::new();
+                    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &p256().0, &random);
+                    let signature = pair.expect("a key").sign(&random, &m.body).expect("a signature");
+                    sent(m, vec![("x-sig", STANDARD.encode(signature.as_ref()))])
+                },
+            )
+        },
+        Scheme {
+            covers_body: false,
+            ..scheme("token", json!({"token": {"header": "x-sig", "prefix": "Bearer "}}), |seed, m| {
+                sent(m, vec![("x-sig", format!("Bearer {}", text_secret(seed)))])
+            })
+        },
+        scheme(
+            "JWT with the hash of the body",
+            json!({"jwt": {"header": "x-sig", "algorithms": ["HS256"], "claims": {"hash": {"bodySHA256": "hex"}}}}),
+            |seed, m| {
+                let claims = json!({"iat": TIME, "exp": TIME + 60, "hash": hex::encode(digest::digest(&digest::SHA256, &m.body))});
+                sent(m, vec![("x-sig", hs256(&text_secret(seed), &json!({"alg": "HS256"}), &claims))])
+            },
+        ),
+    ]
+}
+
+fn standard(m: &Message, version: &str, signature: &[u8]) -> Sent {
+    let headers = vec![
+        ("webhook-signature", format!("{version},{}", STANDARD.encode(signature))),
+        ("webhook-id", m.id.clone()),
+        ("webhook-timestamp", TIME.to_string()),
+    ];
+    sent(m, headers)
+}
+
+/// A token that is signed with HS256, whatever its header says.
+pub fn hs256(secret: &str, header: &Value, claims: &Value) -> String {
+    let signed =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let code = mac(hmac::HMAC_SHA256, secret.as_bytes(), &[signed.as_bytes()]);
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(code))
+}
