@@ -138,6 +138,11 @@ pub struct Variable {
     pub type_: VariableType,
     /// CEL expression over `request`, `body` and `item`. A value that cannot be evaluated is `null`.
     pub value: String,
+    /// JSON schema of the value, for what `type` does not say, such as the items of an array. A value that does not fit
+    /// arrives all the same, and the log has a note; `null` is not held against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::schema::free_object")]
+    pub schema: Option<serde_json::Map<String, serde_json::Value>>,
     /// What the variable means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -154,4 +159,18 @@ pub enum VariableType {
     Boolean,
     Array,
     Object,
+}
+
+impl VariableType {
+    /// As it is written, which is how JSON schemas write it too.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Array => "array",
+            Self::Object => "object",
+        }
+    }
 }

@@ -63,7 +63,8 @@ struct ShownParameter {
 #[derive(Debug, Serialize)]
 struct ShownVariable {
     #[serde(rename = "type")]
-    type_: Value,
+    type_: &'static str,
+    schema: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
 }
@@ -111,8 +112,10 @@ impl From<&WholeEvent<'_>> for ShownEvent {
             ((*name).to_owned(), ShownParameter { schema: parameter.schema.value.clone(), description })
         });
         let variables = whole.variables.iter().map(|(name, variable)| {
-            let type_ = serde_json::to_value(variable.value.type_).unwrap_or_default();
-            ((*name).to_owned(), ShownVariable { type_, description: variable.value.description.clone() })
+            let type_ = variable.value.type_.as_str();
+            let mut schema = variable.value.schema.clone().unwrap_or_default();
+            schema.insert("type".to_owned(), type_.into());
+            ((*name).to_owned(), ShownVariable { type_, schema, description: variable.value.description.clone() })
         });
         Self {
             name: whole.event.name.clone(),
@@ -181,9 +184,8 @@ fn lines(event: &ShownEvent) -> Vec<Vec<Cell>> {
         .parameters
         .iter()
         .map(|(name, of)| line("parameter", name, type_of(&of.schema), of.schema.get("default"), &of.description));
-    let variables = event.variables.iter().map(|(name, of)| {
-        line("variable", name, of.type_.as_str().unwrap_or_default().to_owned(), None, &of.description)
-    });
+    let variables =
+        event.variables.iter().map(|(name, of)| line("variable", name, type_of(&of.schema), None, &of.description));
     let mut lines: Vec<_> = parameters.chain(variables).collect();
     if lines.is_empty() {
         lines.push(line("event", "", String::new(), None, &Some(event.title.clone())));
@@ -226,7 +228,7 @@ mod tests {
                 },
                 "variables": {
                     "ref": {"type": "string", "value": "body.ref", "description": "The full name of what was pushed"},
-                    "commits": {"type": "array", "value": "body.commits"},
+                    "commits": {"type": "array", "value": "body.commits", "schema": {"items": {"type": "object"}}},
                 }},
             {"name": "ping", "title": "Ping"},
         ]);
@@ -245,7 +247,7 @@ mod tests {
              \x20                                   release/*; one of them has to match\n\
              \x20   kind       one of branch, tag\n\
              \x20 variables\n\
-             \x20   commits    array\n\
+             \x20   commits    array of object\n\
              \x20   ref        string               The full name of what was pushed\n\
              \n\
              ping   Ping\n"
@@ -260,7 +262,7 @@ mod tests {
             "push\tparameter\tbranches\tarray of string\t[\"main\"]\tGlobs of branches, such as release/*; one of them \
              has to match\n\
              push\tparameter\tkind\tone of branch, tag\t\t\n\
-             push\tvariable\tcommits\tarray\t\t\n\
+             push\tvariable\tcommits\tarray of object\t\t\n\
              push\tvariable\tref\tstring\t\tThe full name of what was pushed\n\
              ping\tevent\t\t\t\tPing\n"
         );
@@ -271,7 +273,12 @@ mod tests {
         let yaml = document(Format::Yaml, &shown(), &[]).unwrap();
         assert!(yaml.contains("branches:") && !yaml.contains("body."), "{yaml}");
         let json: Value = serde_json::from_str(&document(Format::Json, &shown(), &[]).unwrap()).unwrap();
-        assert_eq!(json["events"][0]["variables"]["ref"]["type"], "string");
+        let variables = &json["events"][0]["variables"];
+        assert_eq!(
+            (&variables["ref"]["type"], &variables["ref"]["schema"]),
+            (&json!("string"), &json!({"type": "string"}))
+        );
+        assert_eq!(variables["commits"]["schema"], json!({"type": "array", "items": {"type": "object"}}));
         assert_eq!(json["events"][0]["parameters"]["kind"]["schema"]["enum"], json!(["branch", "tag"]));
     }
 

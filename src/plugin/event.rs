@@ -40,6 +40,8 @@ pub(crate) struct Variable {
     pub(crate) name: String,
     pub(crate) kind: VariableType,
     pub(crate) value: Arc<Expression>,
+    /// What its value is like, beyond its type.
+    pub(crate) schema: Option<Arc<Schema>>,
 }
 
 /// A request that was read once, for all the expressions about it.
@@ -72,12 +74,12 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Why a variable is null.
+/// Why a variable is null, or how it does not fit its schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VariableNote {
     /// Name of the variable.
     pub variable: String,
-    /// Why, such as `cannot be evaluated: no such key: ref`.
+    /// Why or how, such as `cannot be evaluated: no such key: ref`.
     pub problem: String,
 }
 
@@ -190,7 +192,8 @@ impl Plugin {
     }
 
     /// The variables that an event hands to a workflow. One that cannot be evaluated, or is not of its type, is null
-    /// with a note; so is every payload's own null, without a note. An event that the plugin does not list has none.
+    /// with a note; so is every payload's own null, without a note. One that does not fit its schema is there, with a note.
+    /// An event that the plugin does not list has none.
     pub fn variables(&self, reading: &Reading, event: &Event) -> (Map<String, Value>, Vec<VariableNote>) {
         let (mut values, mut notes) = (Map::new(), Vec::new());
         let kind = event.name.as_ref().ok().and_then(|name| self.event(name));
@@ -200,6 +203,9 @@ impl Plugin {
                 notes.push(VariableNote { variable: variable.name.clone(), problem: error.reason });
                 Value::Null
             });
+            if let Some(problem) = variable.schema.as_ref().and_then(|schema| misfit(schema, &value)) {
+                notes.push(VariableNote { variable: variable.name.clone(), problem });
+            }
             values.insert(variable.name.clone(), value);
         }
         (values, notes)
@@ -210,16 +216,24 @@ impl Plugin {
     }
 }
 
+/// How a value does not fit its schema. The external system has its own mind about payloads: who reads the log is told, and
+/// the event is not held back.
+fn misfit(schema: &Schema, value: &Value) -> Option<String> {
+    if value.is_null() {
+        return None;
+    }
+    let mistakes = schema.check("value", value).err()?;
+    let first = mistakes.first()?;
+    let more = match mistakes.len() - 1 {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Some(format!("does not fit its schema: {first}{more}"))
+}
+
 /// A value that is of the type, or says which it is instead.
 fn typed(wanted: VariableType, json: Value) -> Result<Value, String> {
-    let name = match wanted {
-        VariableType::String => "string",
-        VariableType::Integer => "integer",
-        VariableType::Number => "number",
-        VariableType::Boolean => "boolean",
-        VariableType::Array => "array",
-        VariableType::Object => "object",
-    };
+    let name = wanted.as_str();
     let fits = match (wanted, &json) {
         (_, Value::Null)
         | (VariableType::String, Value::String(_))

@@ -1,4 +1,4 @@
-//! JSON schemas of parameters.
+//! JSON schemas of parameters and variables.
 
 use super::error::{Mistake, nearest};
 use jsonschema::{PatternOptions, Validator};

@@ -68,7 +68,6 @@ fn patterns() -> Value {
     json!({"costly": costly, "large": large, "globs": globs, "s": "a".repeat(1 << 20), "n": vec![7; 100_000], "longest": format!("({})*z", "a?".repeat(500))})
 }
 
-/// Base64 of a megabyte, and digits.
 /// A text in which automata get lost.
 fn noise() -> Value {
     let mut seed = 1_u32;
@@ -79,6 +78,7 @@ fn noise() -> Value {
     json!({"s": (0..1 << 20).map(|_| letter()).collect::<String>(), "short": (0..1000).map(|_| letter()).collect::<String>(), "n": vec![7; 20_000]})
 }
 
+/// Megabytes of base64, of digits and of a Link header.
 fn encoded() -> Value {
     json!({"b": "QUJD".repeat(1 << 20), "digits": "7".repeat(5 << 20), "n": vec![7; 100_000], "link": "<a>;x=\"y\",".repeat(400_000)})
 }

@@ -6,7 +6,7 @@ use super::super::event::{EventKind, Parameter, Variable};
 use super::super::sample::MadeRequest;
 use super::super::schema::Schema;
 use super::Compiler;
-use crate::api::PluginEvent;
+use crate::api::{self, PluginEvent};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,7 +68,8 @@ impl Compiler<'_> {
             for (name, variable) in &event.variables {
                 let source = Written { field: format!("{}.value", variable.field), value: &variable.value.value };
                 let value = self.shared(shared, &source, &scope);
-                variables.push(Variable { name: (*name).to_owned(), kind: variable.value.type_, value });
+                let schema = self.variable_schema(shared, variable);
+                variables.push(Variable { name: (*name).to_owned(), kind: variable.value.type_, value, schema });
             }
             kinds.push(EventKind { name: event.event.name.clone(), parameters, variables, sample: None });
         }
@@ -90,15 +91,26 @@ impl Compiler<'_> {
                 Some(_) => format!("the definition `{definition}` does not mention `of`; leave it out"),
                 None => format!("is missing; it says what the definition `{definition}` is about, such as body.action"),
             };
-            self.of_mistake(format!("{}.of", parameter.field), problem);
+            self.once(format!("{}.of", parameter.field), problem);
         }
         let schema = self.shared_schema(shared, &parameter.schema)?;
         let default = parameter.schema.value.get("default").cloned();
         Some(Parameter { name: name.to_owned(), schema, default, matches, of })
     }
 
-    /// The mistake of a parameter in a set, once for all events that include the set.
-    fn of_mistake(&mut self, field: String, problem: String) {
+    /// The schema of a variable. It says no other type than the variable does: a value of another one never gets that far.
+    fn variable_schema(&mut self, shared: &mut Shared, variable: &Written<'_, api::Variable>) -> Option<Arc<Schema>> {
+        let (type_, schema) = (variable.value.type_.as_str(), variable.value.schema.as_ref()?);
+        let field = format!("{}.schema", variable.field);
+        if schema.get("type").is_some_and(|other| other != type_) {
+            let problem = format!("is {}, and the variable is of type {type_}; leave it out", schema["type"]);
+            self.once(format!("{field}.type"), problem);
+        }
+        self.shared_schema(shared, &Written { field, value: schema })
+    }
+
+    /// A mistake that may be in a set, once for all events that include the set.
+    fn once(&mut self, field: String, problem: String) {
         if !self.mistakes.iter().any(|mistake| mistake.field == field) {
             self.mistake(field, problem);
         }

@@ -167,6 +167,18 @@ fn mistakes_name_their_field() {
             "is not of type",
         ),
         (
+            "/events/0/variables/branch/schema",
+            json!({"minLength": "long"}),
+            "spec.events[0].variables.branch.schema.minLength",
+            "is no JSON schema",
+        ),
+        (
+            "/events/0/variables/branch/schema",
+            json!({"type": "integer"}),
+            "spec.events[0].variables.branch.schema.type",
+            "the variable is of type string; leave it out",
+        ),
+        (
             "/events/0/variables/branch/value",
             json!("value"),
             "spec.events[0].variables.branch.value",

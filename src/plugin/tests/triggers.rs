@@ -131,6 +131,24 @@ fn variables_have_their_type() {
 }
 
 #[test]
+fn a_variable_that_does_not_fit_its_schema_arrives_with_a_note() {
+    let items =
+        json!({"type": "array", "value": "body.commits", "schema": {"items": {"required": ["id"]}, "maxItems": 3}});
+    let plugin = compile(with("/events/0/variables/commits", items)).unwrap();
+    let commits = |commits: Value| {
+        let (reading, events) = read(&plugin, "push", &json!({"branch": "main", "id": 1, "commits": commits}));
+        let (values, notes) = plugin.variables(&reading, &events[0]);
+        assert_eq!(values["commits"], commits);
+        notes.iter().map(VariableNote::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(commits(json!([{"id": 1}])), Vec::<String>::new());
+    assert_eq!(commits(json!(null)), Vec::<String>::new());
+    let note = "variable commits: does not fit its schema: value[1].id: is required";
+    assert_eq!(commits(json!([{"id": 1}, {}])), [note]);
+    assert_eq!(commits(json!([{"id": 1}, {}, {}, {}])).len(), 1);
+}
+
+#[test]
 fn a_request_can_carry_many_events() {
     let mut spec = with("/callback/items", json!("body.value"));
     spec["callback"]["event"] = json!("item.kind");
