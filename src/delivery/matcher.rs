@@ -8,11 +8,12 @@ use crate::spool::{DeliveryKey, Matched, PendingDelivery, Request, Spool, SpoolE
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-/// Requests that are matched or stored at the same time; many share the cost of one write to disk.
+/// Requests that are matched or stored at the same time; many share the cost of one write to disk. A request is taken when
+/// a processor is free for it and no sooner: one that is taken cannot be overtaken by those whose turn comes first.
 const TASKS: usize = 16;
 /// When a failed use of the disk is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -84,6 +85,8 @@ pub struct Matcher {
     matching: Matching,
     /// Bounds how many requests are held in memory as values, which take many times their size on the wire.
     processors: Arc<Semaphore>,
+    /// The same for those that were parked: `processors` are held by whoever waits for a request.
+    for_parked: Arc<Semaphore>,
     /// Requests of Subscriptions whose plugin is missing or invalid for now, by Subscription.
     parked: Arc<Mutex<HashMap<Uuid, Vec<Uuid>>>>,
     waiting: Waiting,
@@ -110,8 +113,9 @@ impl Matcher {
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let processors = Arc::new(Semaphore::new(processors));
+        let for_parked = Arc::new(Semaphore::new(1));
         let (parked, waiting) = (Arc::default(), Waiting::default());
-        Self { routes, spool, deliveries, underway, matching, processors, parked, waiting }
+        Self { routes, spool, deliveries, underway, matching, processors, for_parked, parked, waiting }
     }
 
     /// Tells these senders from which deliveries an answer may come.
@@ -126,9 +130,9 @@ impl Matcher {
         for _ in 0..TASKS {
             let matcher = self.clone();
             tasks.spawn(async move {
-                loop {
+                while let Ok(processor) = matcher.processors.clone().acquire_owned().await {
                     let request = matcher.spool.next_unmatched().await;
-                    matcher.take(request).await;
+                    matcher.take(request, processor).await;
                 }
             });
         }
@@ -139,9 +143,9 @@ impl Matcher {
 
     /// Handles a request in a task of its own, so that a defect costs that one, and neither the matcher nor the requests that
     /// wait behind it.
-    async fn take(&self, request: Arc<Request>) {
+    async fn take(&self, request: Arc<Request>, processor: OwnedSemaphorePermit) {
         let (id, subscription, one) = (request.id, request.subscription, self.clone());
-        if tokio::spawn(async move { one.handle(request).await }).await.is_err() {
+        if tokio::spawn(async move { one.handle(request, processor).await }).await.is_err() {
             self.give_up(id, subscription).await;
         }
     }
@@ -156,11 +160,10 @@ impl Matcher {
         }
     }
 
-    async fn handle(&self, request: Arc<Request>) {
+    async fn handle(&self, request: Arc<Request>, processor: OwnedSemaphorePermit) {
         let (id, subscription) = (request.id, request.subscription);
         let matched = match self.routes.by_uid(subscription) {
             Lookup::Served(route) => {
-                let Ok(_processor) = self.processors.acquire().await else { return };
                 let matching = self.matching;
                 let work = move || matching(&route, &request, now_millis());
                 match tokio::task::spawn_blocking(work).await {
@@ -179,12 +182,13 @@ impl Matcher {
                 if !self.unparked(subscription, id) {
                     return; // Somebody else has taken it up.
                 }
-                return Box::pin(self.handle(request)).await;
+                return Box::pin(self.handle(request, processor)).await;
             }
             Lookup::Gone => {
                 Matched { at: now_millis(), events: Vec::new(), note: Some("the Subscription is gone".to_owned()) }
             }
         };
+        drop(processor);
         self.store(id, subscription, matched).await;
     }
 
@@ -251,10 +255,11 @@ impl Matcher {
                 info!(requests = ready.len(), "requests that waited for their plugin are matched");
             }
             for id in ready {
+                let Ok(processor) = self.for_parked.clone().acquire_owned().await else { return };
                 let spool = self.spool.clone();
                 match tokio::task::spawn_blocking(move || spool.entry(id)).await {
                     Ok(Ok(Some(entry))) if entry.matched.is_none() && entry.dead.is_none() => {
-                        self.take(Arc::new(entry.request)).await;
+                        self.take(Arc::new(entry.request), processor).await;
                     }
                     Ok(Err(error)) => error!(request = %id, %error, "a request that waited cannot be read"),
                     _ => {}

@@ -96,8 +96,10 @@ pub struct Books {
     pub finished: BTreeSet<(u64, Uuid)>,
     /// Subscriptions that hold something, by their namespace.
     namespaces: HashMap<Arc<str>, BTreeSet<Uuid>>,
-    /// Subscriptions with requests that wait for the matcher, in the order of their turns.
-    turns: VecDeque<Uuid>,
+    /// Namespaces with requests that wait for the matcher, in the order of their turns.
+    turns: VecDeque<Arc<str>>,
+    /// Their subscriptions with such requests, in the order of theirs.
+    turns_within: HashMap<Arc<str>, VecDeque<Uuid>>,
     fresh: usize,
 }
 
@@ -289,19 +291,33 @@ impl Books {
         self.fresh += content.as_ref().map_or(0, |r| r.body.len());
         let share = self.shares.entry(subscription).or_default();
         if share.waiting.is_empty() {
-            self.turns.push_back(subscription);
+            let namespace = share.called.as_ref().map(|called| called.0.clone()).unwrap_or_default();
+            let within = self.turns_within.entry(namespace.clone()).or_default();
+            if within.is_empty() {
+                self.turns.push_back(namespace);
+            }
+            within.push_back(subscription);
         }
         share.waiting.push_back((id, content));
     }
 
-    /// The next request for the matcher: each subscription in turn.
+    /// The next request for the matcher: each namespace in turn, and in it each subscription.
     pub fn next_waiting(&mut self) -> Option<Waiting> {
-        let subscription = self.turns.pop_front()?;
+        let namespace = self.turns.pop_front()?;
+        let within = self.turns_within.get_mut(&namespace)?;
+        let subscription = within.pop_front()?;
         let share = self.shares.get_mut(&subscription)?;
         let next = share.waiting.pop_front()?;
-        if !share.waiting.is_empty() {
-            self.turns.push_back(subscription);
-        } else if share.log.is_empty() {
+        let is_done = share.waiting.is_empty();
+        if !is_done {
+            within.push_back(subscription);
+        }
+        if within.is_empty() {
+            self.turns_within.remove(&namespace);
+        } else {
+            self.turns.push_back(namespace);
+        }
+        if is_done && self.shares.get(&subscription).is_some_and(|share| share.log.is_empty()) {
             self.forget(subscription);
         }
         self.fresh -= next.1.as_ref().map_or(0, |r| r.body.len());

@@ -350,6 +350,35 @@ async fn requests_of_a_plugin_in_repair_wait_and_those_of_a_deleted_subscription
 }
 
 #[tokio::test]
+async fn a_workspace_with_many_slow_matches_leaves_the_next_turn_to_another() {
+    static ORDER: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    let bench = Bench::new(routes([]));
+    bench.routes.update(|index| {
+        (2..=20).for_each(|n| index.apply_route(published(n)));
+        index.apply_route(crate::api::PublishedRoute { namespace: "team-b".into(), ..published(21) });
+    });
+    let slow: matcher::Matching = |route, request, at| {
+        ORDER.lock().unwrap().push(request.namespace.clone());
+        std::thread::sleep(Duration::from_millis(if request.namespace == "team-a" { 50 } else { 0 }));
+        match_request(route, request, at)
+    };
+    for n in 1..=20 {
+        bench.spool.append(request(n, "push", "{}")).await.unwrap();
+    }
+    let (deliveries, _taken) = mpsc::channel(HANDED_OVER);
+    let matcher = Matcher::with(slow, bench.routes.clone(), bench.spool.clone(), deliveries, Arc::default());
+    let running = tokio::spawn(matcher.run());
+    until(|| !ORDER.lock().unwrap().is_empty()).await;
+    bench.spool.append(Request { namespace: "team-b".into(), ..request(21, "push", "{}") }).await.unwrap();
+    let before = ORDER.lock().unwrap().len();
+    until(|| ORDER.lock().unwrap().iter().any(|namespace| namespace == "team-b")).await;
+    running.abort();
+    let place = ORDER.lock().unwrap().iter().position(|namespace| namespace == "team-b").unwrap();
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    assert!(place <= before + 2 * processors, "{place} after {before}, with {processors} processors");
+}
+
+#[tokio::test]
 async fn a_request_that_meets_a_defect_is_a_dead_letter_and_holds_back_nothing() {
     let (runner, address) = runner().await;
     let bench = Bench::new(routes([ordered(address, 1)]));

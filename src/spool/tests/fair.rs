@@ -32,6 +32,22 @@ async fn subscriptions_take_turns() {
 }
 
 #[tokio::test]
+async fn namespaces_take_turns_however_many_subscriptions_each_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for n in 0..30 {
+        spool.append(request(1 + u128::from(n % 3), n, 10)).await.unwrap();
+    }
+    for n in 30..33 {
+        spool.append(Request { namespace: "team-b".into(), ..request(9, n, 10) }).await.unwrap();
+    }
+    assert_eq!(turns(&spool, 8).await, [1, 9, 2, 9, 3, 9, 1, 2]);
+    // Whoever comes back comes behind those who wait.
+    spool.append(Request { namespace: "team-b".into(), ..request(9, 33, 10) }).await.unwrap();
+    assert_eq!(turns(&spool, 3).await, [3, 9, 1]);
+}
+
+#[tokio::test]
 async fn a_matcher_that_waits_is_woken() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
