@@ -2,7 +2,7 @@
 
 use crate::api::Mode;
 use crate::ingress::identity;
-use crate::plugin::{CallbackRequest, Event, Reading, SubscriptionInfo};
+use crate::plugin::{CallbackRequest, Event, Reading, SubscriptionInfo, work_done};
 use crate::routes::{Route, Rule};
 use crate::spool::{EventOutcome, Matched, Request, TriggerOutcome};
 use serde_json::{Map, Value};
@@ -12,6 +12,13 @@ use uuid::Uuid;
 /// Most bytes of JSON that the variables of all events of one request may take. A list of many small items, each of
 /// which hands out the whole body, would otherwise multiply a request beyond any disk.
 const MOST_VARIABLES: usize = 32 * 1024 * 1024;
+
+/// Most steps of work that the events of one request and the triggers on them may take together, a few seconds at the worst.
+/// Each expression has a limit of its own, but a request can have 10,000 events and each of them a thousand triggers, and
+/// whoever sends it would hold a processor for hours.
+const MOST_WORK: u64 = 150_000_000;
+/// Bytes of variables that are made values of a filter in one step.
+const BYTES_A_STEP: usize = 32;
 
 /// What is noted of a request without events, where that is what the plugin says.
 pub const NO_EVENT: &str = "the request carries no event";
@@ -24,6 +31,35 @@ pub(super) const PAUSED: &str = "paused: the runner answered 410 Gone";
 ///
 /// Nothing fails here: what cannot be read or evaluated is part of the outcome, with its reason.
 pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
+    match_within(MOST_WORK, route, request, at)
+}
+
+/// What the events of a request may still take.
+struct Room {
+    /// Bytes of variables.
+    bytes: usize,
+    /// Steps in all.
+    steps: u64,
+    /// What the thread had done before.
+    before: u64,
+    /// Steps that no expression has counted.
+    uncounted: u64,
+}
+
+impl Room {
+    /// What is said where no work is left.
+    fn check_work(&self) -> Result<(), String> {
+        let done = work_done().wrapping_sub(self.before).saturating_add(self.uncounted);
+        if done <= self.steps {
+            return Ok(());
+        }
+        Err(format!("the events of this request and the triggers on them take more than {} steps together", self.steps))
+    }
+}
+
+/// The same with so many steps.
+pub(super) fn match_within(steps: u64, route: &Route, request: &Request, at: u64) -> Matched {
+    let mut room = Room { bytes: MOST_VARIABLES, steps, before: work_done(), uncounted: 0 };
     let callback = CallbackRequest::stored(&request.method, &request.query, &request.headers, &request.body);
     let nothing = |why: String| Matched { at, events: Vec::new(), note: Some(why) };
     let reading = match route.plugin().read(&callback) {
@@ -43,7 +79,6 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
         true => request.id.to_string(),
         false => identity(request.delivery_id.as_deref(), &request.body),
     };
-    let mut room = MOST_VARIABLES;
     let events = events.iter().map(|event| {
         let identity = match &event.own_id {
             Some(id) if !is_sample => format!("item:{id}"),
@@ -55,7 +90,7 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
     Matched { at, events: events.collect(), note: None }
 }
 
-fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u64, room: &mut usize) -> EventOutcome {
+fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u64, room: &mut Room) -> EventOutcome {
     let mut outcome = EventOutcome {
         id,
         item: u32::try_from(event.item).unwrap_or(u32::MAX),
@@ -76,9 +111,14 @@ fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u6
         outcome.skipped = Some(NOT_SUBSCRIBED.to_owned());
         return outcome;
     }
+    if let Err(problem) = room.check_work() {
+        outcome.skipped = Some(problem);
+        return outcome;
+    }
     let (variables, notes) = route.plugin().variables(reading, event);
-    match room.checked_sub(size(&variables)) {
-        Some(left) => *room = left,
+    let bytes = size(&variables);
+    match room.bytes.checked_sub(bytes) {
+        Some(left) => room.bytes = left,
         None => {
             outcome.skipped =
                 Some(format!("the variables of the request's events take more than {MOST_VARIABLES} bytes"));
@@ -87,7 +127,12 @@ fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u6
     }
     let rules =
         route.rules().iter().filter(|rule| rule.trigger.spec.event == outcome.name && rule.trigger.is_awake(at));
-    outcome.triggers = rules.map(|rule| hold_against(rule, route, reading, event, &variables)).collect();
+    let triggers = rules.map(|rule| {
+        let allowed = room.check_work();
+        room.uncounted += (bytes / BYTES_A_STEP) as u64;
+        hold_against(rule, route, (reading, event), &variables, allowed)
+    });
+    outcome.triggers = triggers.collect();
     outcome.variables = Value::Object(variables);
     outcome.notes = notes.iter().map(ToString::to_string).collect();
     outcome
@@ -96,12 +141,13 @@ fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u6
 fn hold_against(
     rule: &Rule,
     route: &Route,
-    reading: &Reading,
-    event: &Event,
+    (reading, event): (&Reading, &Event),
     variables: &Map<String, Value>,
+    allowed: Result<(), String>,
 ) -> TriggerOutcome {
     let subscription = SubscriptionInfo { namespace: route.namespace(), name: route.name() };
     let mismatch = match &rule.compiled {
+        _ if allowed.is_err() => allowed.err(),
         _ if rule.trigger.gone => Some(PAUSED.to_owned()),
         Ok(trigger) => {
             trigger.matches(reading, event, variables, subscription).err().map(|mismatch| mismatch.to_string())

@@ -54,11 +54,10 @@ pub use rules::keeps_rule;
 pub use sample::{MadeRequest, NoSample};
 pub use secret::Secret;
 pub use trigger::{SubscriptionInfo, Trigger};
-pub use verification::KeySet;
-pub use verification::Unsigned;
+pub use verification::{KeySet, Unsigned};
 pub use webhook::WebhookReading;
 
-pub(crate) use cel::sparing;
+pub(crate) use cel::{sparing, work_done};
 
 use answer::Answering;
 use call::ApiKey;

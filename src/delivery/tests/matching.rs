@@ -1,5 +1,6 @@
 //! Which triggers a request starts.
 
+use super::super::matching::match_within;
 use super::*;
 use crate::api::WorkflowTrigger;
 use crate::spool::SentBy;
@@ -136,6 +137,35 @@ fn an_item_with_an_id_is_the_same_event_in_every_request() {
     };
     assert_eq!(HashSet::from([sample(1), sample(2), first[0]]).len(), 3);
     assert_eq!(sample(1), sample(1));
+}
+
+#[test]
+fn the_work_of_a_request_is_bounded_however_many_events_and_triggers_it_has() {
+    let handle = routes((1..=10).map(|n| {
+        let mut filtered = trigger(n, "sub-1");
+        filtered.spec.parameters.clear();
+        filtered.spec.filter = Some("variables.ref == 'main'".into());
+        filtered
+    }));
+    let mut spec = plugin_spec();
+    spec.callback.items = Some("body".into());
+    spec.callback.event = "item.kind".into();
+    spec.events[0].variables.get_mut("ref").unwrap().value = "item.ref".into();
+    spec.events[0].parameters.clear();
+    handle.update(|index| index.apply_plugin("forge", &spec));
+    let Lookup::Served(route) = handle.by_uid(Uuid::from_u128(1)) else { panic!("not served") };
+    let many = request(1, "", &Value::from(vec![json!({"kind": "push", "ref": "main"}); 100]).to_string());
+    let all = match_within(1_000_000, &route, &many, 7);
+    assert!(all.events.iter().flat_map(|event| &event.triggers).all(|t| t.mismatch.is_none()), "{all:?}");
+    let some = match_within(10_000, &route, &many, 7);
+    let (fired, told): (Vec<_>, Vec<_>) =
+        some.events.iter().flat_map(|event| &event.triggers).partition(|t| t.mismatch.is_none());
+    assert!(!fired.is_empty() && fired.len() < 500, "{}", fired.len());
+    assert!(told.iter().all(|t| t.mismatch.as_ref().unwrap().contains("more than 10000 steps together")), "{told:?}");
+    let last = some.events.last().unwrap();
+    assert!(last.triggers.is_empty() && last.skipped.as_ref().unwrap().contains("10000 steps"), "{last:?}");
+    // The next request has all of it again.
+    assert!(match_within(1_000_000, &route, &many, 7).events.last().unwrap().skipped.is_none());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::ingress::request_id;
 use crate::routes::tests::{plugin_spec, published, trigger};
 use crate::routes::{Lookup, Trigger};
 use crate::spool::{DeliveryKey, Matched, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::time::Instant;
 use uuid::Uuid;

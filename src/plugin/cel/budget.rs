@@ -16,6 +16,8 @@ use std::cell::Cell;
 pub(crate) const LIMIT: u64 = 750_000;
 /// The same where a sender waits for it, whom nothing may have proven yet; a few milliseconds.
 pub(crate) const LIMIT_WHILE_WAITING: u64 = 100_000;
+/// What an evaluation costs besides the work that it does; counted for [`work_done`] alone.
+const EVALUATION: u64 = 50;
 /// What one iteration costs besides its body.
 const ITERATION: u64 = 4;
 /// What the call of a function in the body of a loop costs, besides its arguments and what the function itself takes.
@@ -31,6 +33,7 @@ thread_local! {
     static MOST: Cell<u64> = const { Cell::new(LIMIT) };
     static LEFT: Cell<u64> = const { Cell::new(LIMIT) };
     static SPENT: Cell<bool> = const { Cell::new(false) };
+    static DONE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Starts the budget of one evaluation on this thread.
@@ -63,9 +66,18 @@ pub(super) fn is_spent() -> bool {
 }
 
 /// What the evaluation has used.
-#[cfg(test)]
 pub(super) fn spent() -> u64 {
-    MOST.get() - LEFT.get()
+    MOST.get().saturating_sub(LEFT.get())
+}
+
+/// Ends an evaluation: what it has used counts as work of this thread.
+pub(super) fn end() {
+    DONE.set(DONE.get().wrapping_add(EVALUATION + spent()));
+}
+
+/// Work of all evaluations on this thread so far. Only differences mean something.
+pub(crate) fn work_done() -> u64 {
+    DONE.get()
 }
 
 /// What is left of the budget.

@@ -6,7 +6,7 @@ mod functions;
 mod link;
 pub(crate) mod value;
 
-pub(crate) use budget::sparing;
+pub(crate) use budget::{sparing, work_done};
 pub(crate) use check::Scope;
 pub(crate) use value::Data;
 
@@ -193,6 +193,7 @@ impl Expression {
                 .map_err(|error| format!("cannot be evaluated: {}", self.describe(&error)))
                 .and_then(|value| read(&*value))
         }));
+        budget::end();
         match outcome {
             Ok(result) => result.map_err(fail),
             Err(_) => Err(fail("cannot be evaluated: the interpreter gave up".to_owned())),
