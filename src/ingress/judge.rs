@@ -35,8 +35,8 @@ pub(super) enum Judged {
     },
 }
 
-/// Judges a request that was received at `now` (Unix milliseconds), with the public `keys` that were fetched. Whatever comes out, `verification` is how its sender
-/// was proven, if that was asked, and `secret` is a callback secret that it brought.
+/// Judges a request that was received at `now` (Unix milliseconds), with the public `keys` that were fetched. Whatever comes
+/// out, `verification` is how its sender was proven, if that was asked, and `secret` is a callback secret that it brought.
 ///
 /// # Errors
 /// It is refused.
@@ -80,16 +80,37 @@ fn judge_now(
         return Ok(Judged::Handshake(reply));
     }
     verify()?;
-    plugin.check_body(&callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
-    let delivery_id = plugin.delivery_id(&callback).unwrap_or_else(|error| {
-        debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
-        None
-    });
+    let delivery_id = delivery_id(route, &callback)?;
     let reply = plugin.answer(&callback).unwrap_or_else(|error| {
         debug!(subscription = %route.uid(), %error, "the request is answered as if the plugin had no answer");
         None
     });
-    Ok(Judged::Event { delivery_id: delivery_id.map(shorten), reply })
+    Ok(Judged::Event { delivery_id, reply })
+}
+
+/// Judges a request that a person has sent here and that is signed, or cannot be. Gives the external system's own id of it.
+///
+/// # Errors
+/// It is refused.
+pub(super) fn judge_sent(route: &Route, callback: &CallbackRequest<'_>) -> Result<Option<String>, Refused> {
+    sparing(|| {
+        if route.plugin().handshake(callback, route.secrets()).is_some() {
+            let why = "this is a handshake, by which the external system tries the callback URL, and no event";
+            return Err(Refused(Answer::BadBody, why.to_owned()));
+        }
+        delivery_id(route, callback)
+    })
+}
+
+/// The external system's own id of a request that is no handshake, if it has one and its body can be read.
+fn delivery_id(route: &Route, callback: &CallbackRequest<'_>) -> Result<Option<String>, Refused> {
+    let plugin = route.plugin();
+    plugin.check_body(callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
+    let id = plugin.delivery_id(callback).unwrap_or_else(|error| {
+        debug!(subscription = %route.uid(), %error, "no delivery id; the body's hash stands in for it");
+        None
+    });
+    Ok(id.map(shorten))
 }
 
 /// Nothing is believed that is not proven. Where the secret or the keys that would prove it are on their way, the
@@ -105,7 +126,7 @@ fn unproven(route: &Route, refusal: &Refusal) -> Refused {
 }
 
 /// An id that is taken from the body can be as long as the body; then its hash does.
-pub(super) fn shorten(id: String) -> String {
+fn shorten(id: String) -> String {
     if id.len() <= LONGEST_ID { id } else { format!("sha256:{}", hex::encode(Sha256::digest(id.as_bytes()))) }
 }
 

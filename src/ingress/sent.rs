@@ -5,11 +5,11 @@
 //! Where only the external system could sign it, it is taken all the same, and the log says so.
 
 use super::hook::{Said, Seen, Taken, store};
-use super::judge::{Refused, shorten, to_store};
+use super::judge::{Refused, judge_sent, to_store};
 use super::{State, answer, now_millis};
 use crate::log::model::{MASK, Outcome, Verification};
 use crate::log::sending::{SendSpec, SendWish, Sent};
-use crate::plugin::MadeRequest;
+use crate::plugin::{MadeRequest, sparing};
 use crate::routes::{Lookup, Route};
 use crate::spool::SentBy;
 use crate::telemetry::Answer;
@@ -158,7 +158,7 @@ async fn accept(
     let uri = format!("/?{}", request.query).parse::<Uri>();
     head.uri = uri.map_err(|error| Refused(Answer::BadBody, format!("spec.query: is no query: {error}")))?;
     head.method = request.method.clone();
-    let (request, unsigned) = match plugin.sign(&request, route.url(), route.secrets(), now) {
+    let (request, unsigned) = match sparing(|| plugin.sign(&request, route.url(), route.secrets(), now)) {
         Ok(signed) => {
             head.headers = without_proofs(&signed.headers, &request.headers);
             (signed, None)
@@ -176,17 +176,11 @@ async fn accept(
     let body = &*seen.body.insert(request.body.clone());
     let callback = request.callback().at(now).registered(route.url());
     if unsigned.is_none() {
-        plugin
-            .verify(&callback, route.secrets())
+        sparing(|| plugin.verify(&callback, route.secrets()))
             .map_err(|refusal| Refused(Answer::Unverified, refusal.to_string()))?;
     }
     seen.verification = Some(Verification { verified: unsigned.is_none(), message: unsigned.clone() });
-    if plugin.handshake(&callback, route.secrets()).is_some() {
-        let why = "this is a handshake, by which the external system tries the callback URL, and no event";
-        return Err(Refused(Answer::BadBody, why.to_owned()));
-    }
-    plugin.check_body(&callback).map_err(|error| Refused(Answer::BadBody, error.to_string()))?;
-    seen.delivery_id = plugin.delivery_id(&callback).unwrap_or_default().map(shorten);
+    seen.delivery_id = judge_sent(route, &callback)?;
     let mut stored = to_store(route, id, seen.delivery_id.clone(), (head, body), now_millis());
     stored.sent = Some(SentBy { by: by.to_owned(), unsigned: unsigned.clone() });
     // Nobody waits for a runner's answer: who sends it looks into the log.

@@ -115,3 +115,17 @@ async fn what_cannot_be_sent_says_why() {
     assert_eq!((refused.outcome, refused.note.as_deref()), (Outcome::Refused, Some("sent by jane")));
     assert!(bench.stored().await.is_none());
 }
+
+#[tokio::test]
+async fn expressions_about_what_is_sent_may_do_no_more_than_about_what_comes_from_outside() {
+    let bench = Bench::new();
+    let mut spec = spec(by_hmac());
+    spec.callback.delivery_id = Some("string(body.n.map(n, n + 1).size())".to_owned());
+    bench.routes.update(|index| index.apply_plugin("forge", &spec));
+    for (items, id) in [(10, Some("10".to_owned())), (40_000, None)] {
+        let body = json!({"ref": "refs/heads/main", "n": vec![1; items]}).to_string();
+        let (status, sent) = bench.wish(json!({"event": "push", "body": body})).await;
+        assert_eq!(status, StatusCode::OK, "{sent}");
+        assert_eq!(bench.stored().await.unwrap().delivery_id, id);
+    }
+}
