@@ -1,13 +1,15 @@
 //! The runner: takes every event and notes which one came when.
 
-use anyhow::{Context, Result};
+use super::LAST;
+use super::load::Accepted;
+use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use bellhop_harness::ports::free_port;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 type Noted = Arc<Mutex<HashMap<Uuid, Vec<Instant>>>>;
@@ -54,5 +56,42 @@ impl Runner {
     /// How many deliveries arrived since the last [`take`](Self::take).
     pub fn count(&self) -> usize {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
+    }
+
+    /// Waits until so many deliveries have arrived.
+    ///
+    /// # Errors
+    /// None came for [`LAST`].
+    pub async fn wait_for(&self, deliveries: usize) -> Result<()> {
+        let (mut seen, mut moved) = (0, Instant::now());
+        while seen < deliveries {
+            if moved.elapsed() > LAST {
+                bail!("{seen} of {deliveries} deliveries have arrived, and none in the last {LAST:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let now = self.count();
+            if now > seen {
+                (seen, moved) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Microseconds from the answer to each of these requests until each of its deliveries, one for each trigger, has arrived.
+    /// They are on their way at the same time as the answer.
+    ///
+    /// # Errors
+    /// One does not arrive.
+    pub async fn ways(&self, accepted: &[Accepted], triggers: usize) -> Result<Vec<u32>> {
+        self.wait_for(accepted.len() * triggers).await?;
+        let arrived = self.take();
+        let mut ways = Vec::with_capacity(accepted.len() * triggers);
+        for (event, _, answered) in accepted {
+            let times = arrived.get(event).with_context(|| format!("the event {event} has not arrived"))?;
+            for at in times {
+                ways.push(u32::try_from(at.saturating_duration_since(*answered).as_micros())?);
+            }
+        }
+        Ok(ways)
     }
 }

@@ -6,8 +6,8 @@ use super::load::{self, Target};
 use super::push::Request;
 use super::report::{Report, Rounds, quantile};
 use super::servers::Started;
-use super::{FEW, LAST, ROUNDS};
-use anyhow::{Context, Result, bail};
+use super::{FEW, ROUNDS};
+use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -86,14 +86,7 @@ async fn run(folder: &Path, request: &Request, runner: &Runner, triggers: usize,
     runner.take();
 
     let accepted = load::stream(&target, 1, rate, ROUND).await?;
-    wait_for(runner, accepted.len() * triggers).await?;
-    let arrived = runner.take();
-    let mut ways = Vec::new();
-    for (event, _, answered) in accepted {
-        for at in arrived.get(&event).with_context(|| format!("the event {event} has not arrived"))? {
-            ways.push(u32::try_from(at.saturating_duration_since(answered).as_micros())?);
-        }
-    }
+    let mut ways = runner.ways(&accepted, triggers).await?;
     found.p50.push(quantile(&mut ways, 0.5) / 1000.0);
     found.p99.push(quantile(&mut ways, 0.99) / 1000.0);
 
@@ -101,23 +94,8 @@ async fn run(folder: &Path, request: &Request, runner: &Runner, triggers: usize,
     let requests = u32::try_from(BACKLOG / triggers).context("a number of requests")?;
     let began = Instant::now();
     load::stream(&target, SENDERS.min(requests), requests, Duration::from_secs(1)).await?;
-    wait_for(runner, BACKLOG).await?;
+    runner.wait_for(BACKLOG).await?;
     let last = runner.take().into_values().flatten().max().context("nothing arrived")?;
     found.rate.push(BACKLOG as f64 / (last - began).as_secs_f64());
-    Ok(())
-}
-
-async fn wait_for(runner: &Runner, deliveries: usize) -> Result<()> {
-    let (mut seen, mut moved) = (0, Instant::now());
-    while seen < deliveries {
-        if moved.elapsed() > LAST {
-            bail!("{seen} of {deliveries} deliveries have arrived, and none in the last {LAST:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let now = runner.count();
-        if now > seen {
-            (seen, moved) = (now, Instant::now());
-        }
-    }
     Ok(())
 }

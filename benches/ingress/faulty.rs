@@ -6,8 +6,8 @@ use super::load::{self, Target};
 use super::push::Request;
 use super::report::{Report, Rounds, quantile};
 use super::servers::Started;
-use super::{FEW, LAST, ROUNDS, STREAMS};
-use anyhow::{Context, Result, bail};
+use super::{FEW, ROUNDS, STREAMS};
+use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use bellhop_harness::ports::free_port;
 use std::convert::Infallible;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Requests a second. Each is delivered to one runner that is well, and to all that are not.
 const RATE: u32 = 100;
@@ -129,18 +129,7 @@ async fn run(folder: &Path, request: &Request, runner: &Runner, faulty: &[String
     tokio::time::sleep(Duration::from_millis(300)).await;
     runner.take();
     let accepted = load::stream(&target, STREAMS, RATE, ROUND).await?;
-    let sent = Instant::now();
-    while runner.count() < accepted.len() && sent.elapsed() < LAST {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let arrived = runner.take();
-    let mut ways = Vec::new();
-    for (event, _, answered) in accepted {
-        let Some(at) = arrived.get(&event).and_then(|times| times.first()) else {
-            bail!("the event {event} has not arrived in {LAST:?}")
-        };
-        ways.push(u32::try_from(at.saturating_duration_since(answered).as_micros())?);
-    }
+    let mut ways = runner.ways(&accepted, 1).await?;
     found.p50.push(quantile(&mut ways, 0.5) / 1000.0);
     found.p99.push(quantile(&mut ways, 0.99) / 1000.0);
     Ok(())

@@ -258,20 +258,9 @@ async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, repor
         tokio::time::sleep(Duration::from_millis(200)).await;
         runner.take();
         let accepted = load::stream(&target, STREAMS, RATE, ROUND).await?;
-        let sent = Instant::now();
-        while runner.count() < accepted.len() && sent.elapsed() < LAST {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let arrived = runner.take();
-        let (mut answers, mut ways) = (Vec::new(), Vec::new());
-        for (event, sent, answered) in accepted {
-            let Some(arrived) = arrived.get(&event).and_then(|times| times.first()) else {
-                bail!("the event {event} has not arrived in {LAST:?}")
-            };
-            answers.push(u32::try_from((answered - sent).as_micros())?);
-            // The answer and the event are on their way at the same time.
-            ways.push(u32::try_from(arrived.saturating_duration_since(answered).as_micros())?);
-        }
+        let mut ways = runner.ways(&accepted, 1).await?;
+        let answers = accepted.iter().map(|(_, sent, answered)| u32::try_from((*answered - *sent).as_micros()));
+        let mut answers = answers.collect::<Result<Vec<_>, _>>()?;
         answer.push(quantile(&mut answers, 0.5) / 1000.0);
         p50.push(quantile(&mut ways, 0.5) / 1000.0);
         p99.push(quantile(&mut ways, 0.99) / 1000.0);
