@@ -1,17 +1,15 @@
 //! Drafts that listen, with several replicas of the ingress: whichever takes an event, it is captured there.
 
 use crate::bad_input::sign;
-use crate::log_listener::Asker;
-use crate::support::{INGRESS_NAMESPACE, PATIENCE, Pair, Workspace, callback_secret, install, note_secret};
+use crate::log_listener::{Asker, published};
+use crate::support::{PATIENCE, Pair, Workspace, callback_secret, install};
 use crate::triggers::annotate;
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::runner::Runner;
 use bellhop_harness::{eventually, world};
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -72,17 +70,7 @@ async fn a_draft_captures_at_whichever_replica_takes_the_event() -> Result<()> {
     workspace.create_trigger(draft).await?;
     workspace.subscription_is("acme-web", "Ready", "False", "RouteNotLive").await?;
 
-    let published = Api::<Secret>::namespaced(workspace.client.clone(), INGRESS_NAMESPACE);
-    let read = async |name: &str, key: &str| -> Result<Value> {
-        let secret = published.get(name).await?;
-        Ok(serde_json::from_slice(&secret.data.context("it has data")?[key].0)?)
-    };
-    let route = read(&format!("route-{}", subscription.uid().context("a UID")?), "route.json").await?;
-    let controller = read("controller", "controller.json").await?;
-    note_secret(controller["key"].as_str().context("a key")?)?;
-    let private = controller["log"]["key"].as_str().context("a private key")?;
-    note_secret(private.lines().nth(1).context("a line of it")?)?;
-    let token = route["token"].as_str().context("a token")?;
+    let (token, controller) = published(&workspace, &subscription).await?;
     let replica = |url: &str, log| -> Result<Replica> {
         Ok(Replica { hook: format!("{url}/hooks/{token}"), log: Asker::new(&controller, log)? })
     };

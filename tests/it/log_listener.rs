@@ -3,6 +3,7 @@
 use crate::bad_input::sign;
 use crate::support::{INGRESS_NAMESPACE, PATIENCE, Pair, Workspace, callback_secret, install, note_secret};
 use anyhow::{Context, Result, ensure};
+use bellhop::api::Subscription;
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::Secret;
@@ -52,6 +53,21 @@ impl Asker {
     }
 }
 
+/// What is published for the ingress: the Subscription's token, and how the controller asks for the log.
+pub async fn published(workspace: &Workspace<'_>, subscription: &Subscription) -> Result<(String, Value)> {
+    let published = Api::<Secret>::namespaced(workspace.client.clone(), INGRESS_NAMESPACE);
+    let read = async |name: &str, key: &str| -> Result<Value> {
+        let secret = published.get(name).await?;
+        Ok(serde_json::from_slice(&secret.data.context("it has data")?[key].0)?)
+    };
+    let route = read(&format!("route-{}", subscription.uid().context("a UID")?), "route.json").await?;
+    let controller = read("controller", "controller.json").await?;
+    note_secret(controller["key"].as_str().context("a key")?)?;
+    let private = controller["log"]["key"].as_str().context("a private key")?;
+    note_secret(private.lines().nth(1).context("a line of it")?)?;
+    Ok((route["token"].as_str().context("a token")?.to_owned(), controller))
+}
+
 #[tokio::test]
 async fn every_request_can_be_found_out_about_and_delivered_again() -> Result<()> {
     let world = world::shared().await;
@@ -66,19 +82,10 @@ async fn every_request_can_be_found_out_about_and_delivered_again() -> Result<()
     workspace.create_trigger(release).await?;
     workspace.subscription_is("acme-web", "Ready", "False", "RouteNotLive").await?;
 
-    let published = Api::<Secret>::namespaced(workspace.client.clone(), INGRESS_NAMESPACE);
-    let read = async |name: &str, key: &str| -> Result<Value> {
-        let secret = published.get(name).await?;
-        Ok(serde_json::from_slice(&secret.data.context("it has data")?[key].0)?)
-    };
-    let route = read(&format!("route-{}", subscription.uid().context("a UID")?), "route.json").await?;
-    let controller = read("controller", "controller.json").await?;
-    note_secret(controller["key"].as_str().context("a key")?)?;
-    let private = controller["log"]["key"].as_str().context("a private key")?;
-    note_secret(private.lines().nth(1).context("a line of it")?)?;
+    let (token, controller) = published(&workspace, &subscription).await?;
     let asker = Asker::new(&controller, pair.log_address)?;
     let secret = callback_secret(&workspace.client, &subscription).await?;
-    let url = format!("{}/hooks/{}", pair.public_url, route["token"].as_str().context("a token")?);
+    let url = format!("{}/hooks/{token}", pair.public_url);
     let post = async |proof: Option<&str>| -> Result<u16> {
         let body = json!({"ref": "refs/heads/main", "commits": [], "echo": secret}).to_string();
         let proof = proof.map_or_else(|| sign(&secret, body.as_bytes()), str::to_owned);

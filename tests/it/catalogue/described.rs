@@ -2,9 +2,9 @@
 //! method exist, every part of the query and every field of the body is described and has the described type, and what is
 //! required is there. What is answered is made up after the same description, and has to be understood.
 
-use super::{made_up, plugin};
+use super::{Caller, made_up, plugin};
 use anyhow::{Context, Result, bail, ensure};
-use bellhop::plugin::{CallContext, Credentials, HttpCall, HttpResponse, Page, Plugin, Secret, WebhookRef};
+use bellhop::plugin::{CallContext, HttpCall, HttpResponse, Page, Plugin, WebhookRef};
 use bellhop_harness::{published, world};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -157,21 +157,9 @@ impl Calls<'_> {
     fn check(&self, parameters: &Value, events: &[&str]) -> Result<()> {
         let (plugin, parameters) = (self.plugin, parameters.as_object().cloned().context("parameters")?);
         plugin.check_parameters(&parameters).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
-        let events: Vec<String> = events.iter().map(|event| (*event).to_owned()).collect();
+        let caller = Caller::new("a-secret-of-43-characters-in-base64", events.iter().copied());
         let webhook = WebhookRef { id: "7".to_owned(), values: BTreeMap::new() };
-        let context = CallContext {
-            parameters: &parameters,
-            credentials: &Credentials::ApiKey([("token".to_owned(), Secret::from("t0k3n"))].into()),
-            callback_url: CALLBACK,
-            callback_name: "bellhop-0123456789abcdef",
-            callback_secret: &Secret::from("a-secret-of-43-characters-in-base64"),
-            events: &events,
-            event: None,
-            setup: &BTreeMap::new(),
-            webhook: None,
-            attempt: None,
-            now: bellhop_harness::vendor::now(),
-        };
+        let context = caller.context(&parameters, CALLBACK);
         let call = plugin.verify_call(&context)?.context("verify")?;
         plugin.account(&self.asked("verify", &call)?)?.context("an account")?;
         let created = self.asked("create", &plugin.create_call(&context)?)?;

@@ -1,10 +1,8 @@
 //! GitHub: every payload that octokit has collected, and GitHub's own description of its webhooks.
 
-use super::{made_up, plugin};
+use super::{Caller, made_up, plugin};
 use anyhow::{Context, Result, ensure};
-use bellhop::plugin::{
-    CallContext, CallbackRequest, Credentials, Mismatch, Plugin, Secret, SubscriptionInfo, WholeEvent, whole_events,
-};
+use bellhop::plugin::{CallbackRequest, Mismatch, Plugin, Secret, SubscriptionInfo, WholeEvent, whole_events};
 use bellhop_harness::published;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
@@ -176,20 +174,8 @@ fn registered(plugin: &Plugin, places: &BTreeMap<String, BTreeSet<String>>) -> R
     ] {
         let parameters = parameters.as_object().cloned().context("parameters")?;
         plugin.check_parameters(&parameters).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
-        let events: Vec<String> = places.keys().cloned().collect();
-        let call = plugin.create_call(&CallContext {
-            parameters: &parameters,
-            credentials: &Credentials::ApiKey([("token".to_owned(), Secret::from("t0k3n"))].into()),
-            callback_url: "https://hooks.example.com/hooks/x",
-            callback_name: "bellhop-0123456789abcdef",
-            callback_secret: &Secret::from(SECRET),
-            events: &events,
-            event: None,
-            setup: &BTreeMap::new(),
-            webhook: None,
-            attempt: None,
-            now: bellhop_harness::vendor::now(),
-        })?;
+        let caller = Caller::new(SECRET, places.keys().cloned());
+        let call = plugin.create_call(&caller.context(&parameters, "https://hooks.example.com/hooks/x"))?;
         ensure!(call.url.as_str() == url, "{}", call.url);
         let body: Value = serde_json::from_slice(&call.body.context("a body")?)?;
         let asked: BTreeSet<&str> =
