@@ -3,7 +3,7 @@
 use super::client::{Cluster, names_an_object};
 use super::exit::Exit;
 use super::output::clean;
-use crate::log::model::{GROUP, Replayed, Request, SILENT_ANNOTATION, VERSION, split_name};
+use crate::log::model::{GROUP, Replayed, Request, SILENT_ANNOTATION, VERSION, can_be_a_name, split_name};
 use crate::log::sending::{SendSpec, Sent};
 use anyhow::{Context, anyhow};
 use async_stream::try_stream;
@@ -176,7 +176,7 @@ impl RequestLog {
             status: Sent,
         }
         // It becomes a part of the path.
-        if !subscription.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')) {
+        if !can_be_a_name(subscription) {
             return Err(Exit::Usage(format!("{subscription} is no name of a Subscription")).into());
         }
         let body = json!({

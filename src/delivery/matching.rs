@@ -34,29 +34,6 @@ pub fn match_request(route: &Route, request: &Request, at: u64) -> Matched {
     match_within(MOST_WORK, route, request, at)
 }
 
-/// What the events of a request may still take.
-struct Room {
-    /// Bytes of variables.
-    bytes: usize,
-    /// Steps in all.
-    steps: u64,
-    /// What the thread had done before.
-    before: u64,
-    /// Steps that no expression has counted.
-    uncounted: u64,
-}
-
-impl Room {
-    /// What is said where no work is left.
-    fn check_work(&self) -> Result<(), String> {
-        let done = work_done().wrapping_sub(self.before).saturating_add(self.uncounted);
-        if done <= self.steps {
-            return Ok(());
-        }
-        Err(format!("the events of this request and the triggers on them take more than {} steps together", self.steps))
-    }
-}
-
 /// The same with so many steps.
 pub(super) fn match_within(steps: u64, route: &Route, request: &Request, at: u64) -> Matched {
     let mut room = Room { bytes: MOST_VARIABLES, steps, before: work_done(), uncounted: 0 };
@@ -88,6 +65,29 @@ pub(super) fn match_within(steps: u64, route: &Route, request: &Request, at: u64
         match_event(route, &reading, event, id, at, &mut room)
     });
     Matched { at, events: events.collect(), note: None }
+}
+
+/// What the events of a request may still take.
+struct Room {
+    /// Bytes of variables.
+    bytes: usize,
+    /// Steps in all.
+    steps: u64,
+    /// What the thread had done before.
+    before: u64,
+    /// Steps that no expression has counted.
+    uncounted: u64,
+}
+
+impl Room {
+    /// What is said where no work is left.
+    fn check_work(&self) -> Result<(), String> {
+        let done = work_done().wrapping_sub(self.before).saturating_add(self.uncounted);
+        if done <= self.steps {
+            return Ok(());
+        }
+        Err(format!("the events of this request and the triggers on them take more than {} steps together", self.steps))
+    }
 }
 
 fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u64, room: &mut Room) -> EventOutcome {

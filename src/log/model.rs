@@ -498,6 +498,13 @@ pub fn split_name(name: &str) -> Option<(&str, Uuid)> {
     (decimal && parsed.to_string() == id).then_some((replica, parsed))
 }
 
+/// Whether this can be the name of a Subscription or a WorkflowTrigger (a DNS subdomain, RFC 1123), so that it can be a part
+/// of a path.
+pub fn can_be_a_name(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
+    plain && (1..=253).contains(&text.len())
+}
+
 /// Unix milliseconds as RFC 3339 with milliseconds.
 pub fn time(millis: u64) -> String {
     format!("{:.3}", timestamp(millis))

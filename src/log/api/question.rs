@@ -5,8 +5,8 @@ use super::page::Place;
 use super::selector::Selector;
 use super::status::Refusal;
 use super::table::Include;
-use super::{CAPTURES, GROUP, RESOURCE, VERSION};
-use crate::log::model::split_name;
+use super::{CAPTURES, GROUP, RESOURCE, SUBSCRIPTIONS, VERSION};
+use crate::log::model::{can_be_a_name, split_name};
 use http::{Method, StatusCode};
 use std::time::Duration;
 use url::form_urlencoded;
@@ -169,7 +169,7 @@ impl Question {
                 Question::Replay(one(namespace, name)?)
             }
             ["apis", GROUP, VERSION, "namespaces", namespace, CAPTURES] => listening(namespace, query)?,
-            ["apis", GROUP, VERSION, "namespaces", namespace, "subscriptions", name, "send"] => {
+            ["apis", GROUP, VERSION, "namespaces", namespace, SUBSCRIPTIONS, name, "send"] => {
                 if Options::parse(query)?.dry_run {
                     return Err(Refusal::bad_request("dryRun: nothing can be sent without being sent"));
                 }
@@ -226,10 +226,8 @@ fn checked(namespace: &str) -> Result<String, Refusal> {
     }
 }
 
-/// What can be the name of an object of Bellhop's (a DNS subdomain, RFC 1123).
 fn named(name: &str) -> Result<String, Refusal> {
-    let plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
-    match plain && (1..=253).contains(&name.len()) {
+    match can_be_a_name(name) {
         true => Ok(name.to_owned()),
         false => Err(Refusal::bad_request("this is not the name of an object")),
     }

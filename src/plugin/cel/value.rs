@@ -101,7 +101,8 @@ pub(crate) fn from_object(fields: &serde_json::Map<String, serde_json::Value>) -
 /// # Errors
 /// What JSON has no form for, such as a type or an infinite number; more than [`LARGEST_OUTPUT`].
 pub(crate) fn to_json(value: &dyn Val) -> Result<serde_json::Value, String> {
-    write(value, &mut LARGEST_OUTPUT.clone())
+    let mut room = LARGEST_OUTPUT;
+    write(value, &mut room)
 }
 
 /// Takes what a value has in bytes off the room that is left.
