@@ -1,9 +1,12 @@
-//! Handshakes: what they echo is data, and a reply is always one that can be sent.
+//! Handshakes: what they echo is data, what they sign cannot be a payload, and a reply is always one that can be sent.
 
 use super::{Sent, hold, plugin};
 use bellhop::plugin::Secret;
 use proptest::prelude::*;
+use ring::hmac;
 use serde_json::json;
+
+const SECRET: &str = "q7Zk2Lw9Vt4Xb8Rm";
 
 #[test]
 fn handshake_replies() {
@@ -22,7 +25,7 @@ fn handshake_replies() {
     hold("tests/fuzz/regressions/handshake.txt", &cases, |(body, query, secret)| {
         let mut sent = Sent { query, headers: vec![("content-type", b"application/json".to_vec())], body };
         sent.headers.extend(secret.map(|secret| ("x-secret", secret)));
-        let reply = sent.ask(0, |request| plugin.handshake(request, &[Secret::from("q7Zk2Lw9Vt4Xb8Rm")]));
+        let reply = sent.ask(0, |request| plugin.handshake(request, &[Secret::from(SECRET)]));
         if let Some(reply) = reply {
             prop_assert_eq!(reply.status, 200);
             let challenge = serde_json::from_slice::<serde_json::Value>(&sent.body).ok();
@@ -34,6 +37,34 @@ fn handshake_replies() {
                 prop_assert!(plain, "{}: {:?}", name, value);
             }
         }
+        Ok(())
+    });
+}
+
+/// Who is not known gets nothing signed but what is no payload, and that with the right key alone.
+#[test]
+fn handshake_codes() {
+    let plugin = plugin(json!({"handshakes": [{
+        "when": "has(body.challenge)",
+        "hmac": {"of": "body.challenge", "algorithm": "sha256", "encoding": "hex"},
+        "answer": {"body": "hmac"},
+    }], "verification": [{"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex"}}]}));
+    let challenge =
+        prop_oneof!["[A-Za-z0-9+/_-]{0,300}={0,3}", ".{0,40}", "[A-Za-z0-9]{1,20}[ \"{}:=.]{0,2}[A-Za-z0-9]{0,20}",];
+    hold("tests/fuzz/regressions/codes.txt", &challenge, |challenge| {
+        let body = json!({"challenge": challenge}).to_string().into_bytes();
+        let sent = Sent { headers: vec![("content-type", b"application/json".to_vec())], body, ..Sent::default() };
+        let stem = challenge.trim_end_matches('=');
+        let plain = stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/_-".contains(&byte));
+        let harmless = plain && !stem.is_empty() && challenge.len() - stem.len() <= 2 && challenge.len() <= 256;
+        let reply = sent.ask(0, |request| plugin.handshake(request, &[Secret::from(SECRET)]));
+        prop_assert_eq!(reply.is_some(), harmless, "{}", challenge);
+        if let Some(reply) = reply {
+            let code = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), challenge.as_bytes());
+            let right = hex::encode(code);
+            prop_assert_eq!(&reply.body[..], right.as_bytes());
+        }
+        prop_assert!(sent.ask(0, |request| plugin.handshake(request, &[])).is_none(), "signed without a secret");
         Ok(())
     });
 }

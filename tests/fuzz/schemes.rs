@@ -7,6 +7,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use ring::{digest, hmac};
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 /// When everything is sent, in Unix seconds.
 pub const TIME: i64 = 1_700_000_000;
@@ -32,6 +33,8 @@ pub struct Scheme {
     pub headers: &'static [&'static str],
     pub covers_body: bool,
     pub covers_query: bool,
+    /// What a body means to the signature, where it is not each byte.
+    pub meaning: fn(&[u8]) -> Vec<u8>,
 }
 
 fn text_secret(seed: &[u8; 32]) -> String {
@@ -82,6 +85,7 @@ pub fn all() -> Vec<Scheme> {
         headers: &["x-sig"],
         covers_body: true,
         covers_query: false,
+        meaning: <[u8]>::to_vec,
     };
     vec![
         scheme(
@@ -191,6 +195,48 @@ pub fn all() -> Vec<Scheme> {
             )
         },
         Scheme {
+            headers: &["x-sig", "x-time"],
+            ..scheme(
+                "HMAC over the body and a time as RFC 3339 writes it",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex",
+                    "signed": [{"body": {}}, {"timestamp": {}}],
+                    "timestamp": {"header": "x-time", "unit": "rfc3339", "tolerance": "5m"}}}),
+                |seed, m| {
+                    let time = "2023-11-14T22:13:20.5Z";
+                    let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[&m.body, time.as_bytes()]);
+                    sent(m, vec![("x-sig", hex::encode(code)), ("x-time", time.to_owned())])
+                },
+            )
+        },
+        Scheme {
+            covers_query: true,
+            meaning: sorted_form,
+            ..scheme(
+                "HMAC over URL and sorted form",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha1", "encoding": "base64",
+                    "signed": [{"urlWithQuery": {}}, {"sortedForm": {}}]}}),
+                |seed, m| {
+                    let mut form = form_urlencoded::Serializer::new(String::new());
+                    for field in m.body.chunks(7) {
+                        let (name, value) = field.split_at(field.len() / 3);
+                        form.append_pair(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+                    }
+                    let body = form.finish().into_bytes();
+                    let url = if m.query.is_empty() { URL.to_owned() } else { format!("{URL}?{}", m.query) };
+                    let parts = [url.as_bytes(), &sorted_form(&body)];
+                    let code = mac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, text_secret(seed).as_bytes(), &parts);
+                    let kind = ("content-type", "application/x-www-form-urlencoded".to_owned());
+                    Sent { body, ..sent(m, vec![("x-sig", STANDARD.encode(code)), kind]) }
+                },
+            )
+        },
+        Scheme {
+            covers_body: false,
+            ..scheme("password", json!({"token": {"header": "x-sig", "basic": true}}), |seed, m| {
+                sent(m, vec![("x-sig", format!("Basic {}", STANDARD.encode(format!(":{}", text_secret(seed)))))])
+            })
+        },
+        Scheme {
             covers_body: false,
             ..scheme("token", json!({"token": {"header": "x-sig", "prefix": "Bearer "}}), |seed, m| {
                 sent(m, vec![("x-sig", format!("Bearer {}", text_secret(seed)))])
@@ -205,6 +251,13 @@ pub fn all() -> Vec<Scheme> {
             },
         ),
     ]
+}
+
+/// Names and values of a form, sorted, with nothing in between: so Twilio signs it, and two forms may mean the same to it.
+fn sorted_form(body: &[u8]) -> Vec<u8> {
+    let mut fields: Vec<_> = form_urlencoded::parse(body).collect();
+    fields.sort();
+    fields.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()].concat()).collect()
 }
 
 fn standard(m: &Message, version: &str, signature: &[u8]) -> Sent {
