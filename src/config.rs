@@ -170,11 +170,6 @@ pub struct Ingress {
     #[arg(long, env = "BELLHOP_DATA_DIR", default_value = "/var/lib/bellhop")]
     pub data_dir: PathBuf,
 
-    /// How long callbacks are still accepted after SIGTERM, while /readyz says that the process ends; time for load
-    /// balancers to take note
-    #[arg(long, env = "BELLHOP_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
-    pub drain_delay: Duration,
-
     /// Largest body of a callback, in bytes
     #[arg(long, env = "BELLHOP_BODY_LIMIT", default_value_t = 5 * 1024 * 1024)]
     pub body_limit: usize,
@@ -214,12 +209,24 @@ pub struct Ingress {
     pub log_bytes_per_subscription: u64,
 }
 
+/// What every process that serves needs to know of its end.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Ending {
+    /// How long what others ask is still answered after SIGTERM, while /readyz says that the process ends; time for load
+    /// balancers to take note
+    #[arg(long, env = "BELLHOP_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
+    pub drain_delay: Duration,
+}
+
 /// Options of `bellhop run`: controller and ingress in one process.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RunOptions {
     /// What every process needs.
     #[command(flatten)]
     pub common: Common,
+    /// What it needs to end.
+    #[command(flatten)]
+    pub ending: Ending,
     /// What the controller needs.
     #[command(flatten)]
     pub controller: Controller,
@@ -234,6 +241,9 @@ pub struct ControllerOptions {
     /// What every process needs.
     #[command(flatten)]
     pub common: Common,
+    /// What it needs to end.
+    #[command(flatten)]
+    pub ending: Ending,
     /// What the controller needs.
     #[command(flatten)]
     pub controller: Controller,
@@ -250,6 +260,9 @@ pub struct IngressOptions {
     /// What every process needs.
     #[command(flatten)]
     pub common: Common,
+    /// What it needs to end.
+    #[command(flatten)]
+    pub ending: Ending,
     /// What the ingress needs.
     #[command(flatten)]
     pub ingress: Ingress,

@@ -130,7 +130,7 @@ async fn bellhop(served: Served) -> Result<()> {
     let private = TcpListener::bind(common.private_listen).await?;
     // Last: that it can be reached tells that everything is ready.
     let public = TcpListener::bind(options.listen).await?;
-    ingress::run(&options, (public, private), Arc::new(state), shutdown).await;
+    ingress::run(&options, Duration::ZERO, (public, private), Arc::new(state), shutdown).await;
     Ok(())
 }
 

@@ -31,7 +31,7 @@ const CONTROLLER_END: Duration = Duration::from_secs(10);
 /// The spool cannot be opened, an address cannot be listened on, the client of the API server cannot be configured.
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let RunOptions { common, controller, ingress } = options;
+        let RunOptions { common, ending, controller, ingress } = options;
         let internal = listen(controller.internal_listen).await?;
         let (client, metrics) = (client().await?, Metrics::new());
         let external = external(&common, &controller)?;
@@ -51,8 +51,9 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
             desk: listener.desk(),
             newest: listener.newest(),
         };
-        let controller = with_listener(listener, internal, run_controller(setup, shutdown.clone()));
-        let ingress = ingress.serve(&common, shutdown.clone());
+        let lingering = linger(ending.drain_delay, shutdown.clone());
+        let controller = with_listener(listener, internal, run_controller(setup, shutdown.clone()), lingering);
+        let ingress = ingress.serve(&common, ending.drain_delay, shutdown.clone());
         tokio::pin!(controller, ingress);
         // Whichever ends first, the other still ends in its own way.
         tokio::select! {
@@ -72,7 +73,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
 /// As [`run`].
 pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let ControllerOptions { common, controller, ingress_service } = options;
+        let ControllerOptions { common, ending, controller, ingress_service } = options;
         let private = listen(common.private_listen).await?;
         let internal = listen(controller.internal_listen).await?;
         let client = client().await?;
@@ -83,7 +84,10 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
         let listener = with_log(listener, &client, &controller, &metrics, |newest| {
             log::api::Replicas::Service(log::api::Remote::new(service.clone(), newest))
         });
-        let router = ingress::probes(metrics.clone(), String::new);
+        let ends = shutdown.clone();
+        let missing = move || if ends.is_cancelled() { "the process ends\n".to_owned() } else { String::new() };
+        let router = ingress::probes(metrics.clone(), missing);
+        let lingering = linger(ending.drain_delay, shutdown.clone());
         let setup = controller::Setup {
             client,
             replicas: Replicas::Service(service),
@@ -96,7 +100,7 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
         };
         let end = CancellationToken::new();
         let work = async {
-            let result = with_listener(listener, internal, run_controller(setup, shutdown)).await;
+            let result = with_listener(listener, internal, run_controller(setup, shutdown), lingering).await;
             end.cancel();
             result
         };
@@ -111,7 +115,7 @@ pub fn controller(options: ControllerOptions) -> anyhow::Result<()> {
 /// As [`run`].
 pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
     block_on(async |shutdown| {
-        let IngressOptions { common, ingress, controller_url, log_address } = options;
+        let IngressOptions { common, ending, ingress, controller_url, log_address } = options;
         let ask = Ask::At(controller_url);
         let socket = listen(log_address).await?;
         let ingress = Ingress::start(&common, ingress, client().await?, Metrics::new(), ask).await?;
@@ -119,7 +123,7 @@ pub fn ingress(options: IngressOptions) -> anyhow::Result<()> {
         let log = ingress.serve_log(socket, end.clone());
         let serve = async {
             let _end = end.drop_guard_ref();
-            ingress.serve(&common, shutdown).await;
+            ingress.serve(&common, ending.drain_delay, shutdown).await;
         };
         tokio::join!(serve, log);
         Ok(())
@@ -195,18 +199,30 @@ async fn capture(vault: Vault, uid: Uuid, secret: Secret) -> Result<listener::Ca
     })
 }
 
-/// Serves the internal listener until `work` ends.
+/// Until the drain delay after `shutdown` is over.
+async fn linger(drain_delay: Duration, shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(drain_delay).await;
+}
+
+/// Serves the internal listener until `work` and `lingering` have ended: the Lease is free as soon as the work ends, and
+/// whoever has not heard of that yet is still answered. Work that fails ends both.
 async fn with_listener(
     listener: Listener,
     socket: TcpListener,
     work: impl Future<Output = anyhow::Result<()>>,
+    lingering: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     tracing::info!(internal = ?socket.local_addr().ok(), "listening");
     let (router, tls, end) = (listener.network(), listener.tls(), CancellationToken::new());
     let serve = ingress::serve_internal(socket, tls, router, end.clone());
     let work = async {
         let _end = end.drop_guard_ref();
-        work.await
+        let lingering = async {
+            lingering.await;
+            Ok(())
+        };
+        tokio::try_join!(work, lingering).map(|_| ())
     };
     let served = async { tokio::join!(work, serve).0 };
     tokio::select! {
@@ -315,13 +331,13 @@ impl Ingress {
     }
 
     /// Follows the routes and serves until `shutdown`.
-    async fn serve(self, common: &config::Common, shutdown: CancellationToken) {
+    async fn serve(self, common: &config::Common, drain_delay: Duration, shutdown: CancellationToken) {
         let scope = common.scope();
         let watch = routes::watch(self.client, &scope, &common.ingress_namespace, self.routes.clone());
         let end = CancellationToken::new();
         let report = ingress::report_activity(self.routes, self.controller, common.activity_interval, end.clone());
         let serve = async {
-            ingress::run(&self.options, self.listeners, self.state, shutdown).await;
+            ingress::run(&self.options, drain_delay, self.listeners, self.state, shutdown).await;
             end.cancel();
         };
         tokio::select! {

@@ -203,6 +203,7 @@ pub fn router(state: Arc<State>) -> Router {
 /// anything else happens.
 pub async fn run(
     options: &config::Ingress,
+    drain_delay: Duration,
     (public, private): (TcpListener, TcpListener),
     state: Arc<State>,
     shutdown: CancellationToken,
@@ -215,7 +216,7 @@ pub async fn run(
     let drain = async {
         shutdown.cancelled().await;
         state.health.end();
-        tokio::time::sleep(options.drain_delay).await;
+        tokio::time::sleep(drain_delay).await;
         public_end.cancel();
     };
     let serve_public = async {

@@ -309,6 +309,11 @@ fn a_pod_has_time_to_drain_and_to_end() {
         let spec = &find(&objects, "StatefulSet", "bellhop-ingress")["spec"];
         assert_eq!(spec["template"]["spec"]["terminationGracePeriodSeconds"], grace);
         assert_eq!(spec["updateStrategy"]["type"], "RollingUpdate");
+        let objects = bellhop(&[&format!("--set=controller.drainDelaySeconds={delay}")]);
+        let spec = &find(&objects, "Deployment", "bellhop-controller")["spec"]["template"]["spec"];
+        assert_eq!(spec["terminationGracePeriodSeconds"], grace - 25);
+        let told = json!({"name": "BELLHOP_DRAIN_DELAY", "value": format!("{delay}s")});
+        assert!(items(&spec["containers"][0]["env"]).contains(&told), "{spec}");
     }
 }
 

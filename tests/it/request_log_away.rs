@@ -4,8 +4,11 @@
 use crate::request_log::left_out;
 use crate::support::{NAMESPACE, Own, PATIENCE};
 use anyhow::{Context, Result, ensure};
+use bellhop::controller::election::LEASE;
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::{eventually, world};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -68,12 +71,31 @@ async fn openapi(control_plane: &ControlPlane, accept: &str) -> Result<Vec<u8>> 
     Ok(answer.into_body().collect_bytes().await?.to_vec())
 }
 
+/// Asks for requests while the process still says that it ends, when it has given its Lease back.
+async fn answered_while_it_ends(control_plane: &ControlPlane, readiness: &str) -> Result<()> {
+    let leases = Api::<Lease>::namespaced(control_plane.client().await?, NAMESPACE);
+    let ends = async || {
+        let answer = reqwest::get(readiness).await?;
+        ensure!(answer.status() == 503 && answer.text().await?.contains("the process ends"), "it does not say so");
+        Ok(())
+    };
+    eventually(PATIENCE, "it says that it ends", ends).await?;
+    eventually(PATIENCE, "the Lease is free", async || {
+        let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+        ensure!(holder.is_empty(), "{holder} holds it");
+        Ok(())
+    })
+    .await?;
+    control_plane.kubectl(&["get", "requests.log.bellhop.dev", "-A"]).await?;
+    ends().await
+}
+
 #[tokio::test]
 async fn others_notice_nothing_of_the_request_log_and_little_of_its_absence() -> Result<()> {
     if left_out() {
         return Ok(());
     }
-    let mut own = Own::start("log-away", &[]).await?;
+    let mut own = Own::start("log-away", &["--drain-delay", "15s"]).await?;
     own.control_plane.register_request_log(NAMESPACE, own.bellhop.internal_port()).await?;
     let control_plane = &own.control_plane;
     let name = b"dev.bellhop.log.v1alpha1.Request";
@@ -86,8 +108,12 @@ async fn others_notice_nothing_of_the_request_log_and_little_of_its_absence() ->
     openapi(control_plane, PROTOBUF).await?;
     everything_else_works(control_plane, "served").await?;
 
+    // Who is told to end lets others take over at once, and answers whoever has not heard of it.
+    let readiness = format!("{}/readyz", own.bellhop.private_url());
+    let (status, drained) = tokio::join!(own.bellhop.terminate(), answered_while_it_ends(control_plane, &readiness));
+    drained?;
+    ensure!(status?.success(), "it ended otherwise than by itself");
     // Nobody answers any more.
-    own.bellhop.terminate().await?;
     let kubectl = async |args: &[&str]| own.control_plane.kubectl(args).await;
     kubectl(&["wait", "--for=condition=Available=False", "--timeout=90s", SERVICE]).await?;
     everything_else_works(&own.control_plane, "away").await?;
