@@ -1,7 +1,7 @@
 //! The API server is away for a minute.
 
 use crate::support::{Team, figure, install, world};
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, fires};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ async fn deliveries_go_on_without_the_api_server_and_everything_converges_after(
     let team = Team::new(world, "away").await?;
     team.subscribe("acme-web").await?;
     let (url, secret) = team.callback("acme-web").await?;
+    fires(&url, &secret, &team.runner).await?;
 
     let traffic = Traffic::start(&url, &secret, "away")?;
     traffic.goes_on(50, Duration::from_secs(20)).await?;

@@ -1,7 +1,7 @@
 //! Each replica of the ingress has a spool of its own, which its successor finds.
 
 use crate::support::{Team, bellhop_is_ready, figure, in_system, install, world};
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, fires};
 use anyhow::{Result, ensure};
 use bellhop_harness::runner::Reply;
 use std::time::Duration;
@@ -13,6 +13,7 @@ async fn what_a_deleted_pod_had_not_delivered_is_delivered_when_it_is_back() -> 
     let team = Team::new(world, "replicas").await?;
     team.subscribe("acme-web").await?;
     let (url, secret) = team.callback("acme-web").await?;
+    fires(&url, &secret, &team.runner).await?;
 
     // Nothing can be delivered, so both replicas collect.
     team.runner.respond_with(|_| Reply::status(503));

@@ -1,7 +1,7 @@
 //! The request log in pods: the API server asks a controller, the controller asks every replica of the ingress.
 
 use crate::support::{Team, World, bellhop_is_ready, figure, in_system, install, kubectl, world};
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, fires};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::cluster::PATIENCE;
 use bellhop_harness::{eventually, process, world as files};
@@ -28,6 +28,7 @@ async fn kubectl_reads_and_replays_what_all_replicas_have() -> Result<()> {
     let team = Team::new(world, "log").await?;
     team.subscribe("acme-web").await?;
     let (url, secret) = team.callback("acme-web").await?;
+    fires(&url, &secret, &team.runner).await?;
     // Enough of them that both replicas have some.
     let traffic = Traffic::start(&url, &secret, "log")?;
     traffic.goes_on(40, Duration::from_secs(30)).await?;

@@ -1,7 +1,7 @@
 //! What docs/operations.md says about the size of a pod: idle, and with 500 requests a second.
 
 use crate::support::{Team, figure, install, world};
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, fires};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +25,7 @@ async fn the_memory_of_each_pod_is_measured() -> Result<()> {
     tokio::time::sleep(IDLE).await;
     report("idle", &memory().await?);
 
+    fires(&url, &secret, &team.runner).await?;
     let traffic = Traffic::at_rate(RATE, &url, &secret, "sizing")?;
     tokio::time::sleep(LENGTH).await;
     report(&format!("at {RATE} requests/s"), &memory().await?);

@@ -1,6 +1,7 @@
 //! Callbacks at a constant rate, as an external system sends them, and what became of each.
 
 use anyhow::{Result, ensure};
+use bellhop_harness::cluster::PATIENCE;
 use bellhop_harness::eventually;
 use bellhop_harness::runner::Runner;
 use hmac::{Hmac, KeyInit, Mac};
@@ -130,21 +131,47 @@ impl Tally {
     }
 }
 
-async fn send(client: reqwest::Client, url: String, secret: String, name: String, tally: Arc<Mutex<Tally>>) {
+/// Waits until every replica of the ingress starts the trigger: that it is ready is what the controller knows, and each
+/// replica has a watch of its own. Requests are sent until all of sixteen have arrived, each over a connection of its own, so
+/// that some go to each of two replicas; the runner forgets them then.
+pub async fn fires(url: &str, secret: &str, runner: &Runner) -> Result<()> {
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).pool_max_idle_per_host(0).build()?;
+    let mut round = 0;
+    eventually(PATIENCE, "every replica knows the trigger", async || {
+        round += 1;
+        let mut tally = Tally::default();
+        for number in 0..16 {
+            let name = format!("throw-away-{round}-{number}");
+            let answer = request(&client, url, secret, &name).send().await?;
+            ensure!(answer.status().is_success(), "{}", answer.status());
+            tally.accepted.insert(name);
+        }
+        tally.all_arrive(runner, Duration::from_secs(5)).await.map(drop)
+    })
+    .await?;
+    runner.clear();
+    Ok(())
+}
+
+/// A push to a branch of this name, as Gitea sends it.
+fn request(client: &reqwest::Client, url: &str, secret: &str, name: &str) -> reqwest::RequestBuilder {
     let body = format!("{{\"ref\": \"refs/heads/{name}\", \"commits\": []}}");
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of every length");
     mac.update(body.as_bytes());
-    let signature = hex::encode(mac.finalize().into_bytes());
+    client
+        .post(url)
+        .header("x-gitea-event", "push")
+        .header("x-gitea-delivery", name)
+        .header("x-gitea-signature", hex::encode(mac.finalize().into_bytes()))
+        .header("content-type", "application/json")
+        .body(body)
+}
+
+async fn send(client: reqwest::Client, url: String, secret: String, name: String, tally: Arc<Mutex<Tally>>) {
     let started = tokio::time::Instant::now();
     for _ in 0..ATTEMPTS {
-        let request = client
-            .post(&url)
-            .header("x-gitea-event", "push")
-            .header("x-gitea-delivery", &name)
-            .header("x-gitea-signature", &signature)
-            .header("content-type", "application/json")
-            .body(body.clone());
-        let answer = request.send().await;
+        let answer = request(&client, &url, &secret, &name).send().await;
         {
             let mut tally = tally.lock().expect("no sender panicked");
             match answer {

@@ -1,7 +1,7 @@
 //! Two minutes of traffic, while everything that can be replaced is replaced.
 
 use crate::support::{NAMESPACE, Team, World, bellhop_is_ready, figure, in_system, install, world};
-use crate::traffic::{RATE, Traffic};
+use crate::traffic::{RATE, Traffic, fires};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::process;
 use k8s_openapi::api::core::v1::Pod;
@@ -18,6 +18,7 @@ async fn updates_deletions_evictions_and_the_loss_of_the_leader_lose_no_request(
     let team = Team::new(world, "update").await?;
     team.subscribe("acme-web").await?;
     let (url, secret) = team.callback("acme-web").await?;
+    fires(&url, &secret, &team.runner).await?;
     let pods: Api<Pod> = Api::namespaced(world.cluster.control_plane.client().await?, NAMESPACE);
 
     let started = Instant::now();

@@ -140,6 +140,7 @@ async fn callbacks_that_prove_nothing_are_refused() -> Result<()> {
     let subscription = workspace.connect("acme-web", "review").await?;
     let url = callback_url(&subscription)?;
     let secret = callback_secret(&workspace.client, &subscription).await?;
+    workspace.fires(&subscription, "review", &workspace.runner).await?;
     let client = reqwest::Client::new();
     let body = br#"{"ref": "refs/heads/main", "commits": []}"#;
     let good = sign(&secret, body);
@@ -183,6 +184,7 @@ async fn a_redelivery_runs_nothing_twice() -> Result<()> {
     let workspace = Workspace::shared("dedupe").await?;
     let subscription = workspace.connect("acme-web", "review").await?;
     let secret = callback_secret(&workspace.client, &subscription).await?;
+    workspace.fires(&subscription, "review", &workspace.runner).await?;
     let body = br#"{"ref": "refs/heads/main", "commits": []}"#;
     for _ in 0..3 {
         let request = reqwest::Client::new()

@@ -1,5 +1,6 @@
 //! What the tests share: a Bellhop on the shared control plane, a Bellhop on one of its own, and workspaces.
 
+use crate::bad_input::sign;
 use anyhow::{Context, Result, ensure};
 use bellhop::api::{Condition, Subscription, WorkflowTrigger};
 use bellhop_harness::bellhop::{Bellhop, Options};
@@ -7,7 +8,7 @@ use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::gitea::{Gitea, User};
 use bellhop_harness::ports::free_port;
 use bellhop_harness::process::Process;
-use bellhop_harness::runner::Runner;
+use bellhop_harness::runner::{Recorded, Runner};
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -17,6 +18,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
@@ -291,6 +293,21 @@ impl<'a> Workspace<'a> {
         Ok(self.api().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
     }
 
+    /// Waits until the ingress starts a trigger on pushes; see [`fires`].
+    pub async fn fires(&self, subscription: &Subscription, trigger: &str, runner: &Runner) -> Result<()> {
+        let (url, secret) = (callback_url(subscription)?, callback_secret(&self.client, subscription).await?);
+        let body = json!({"ref": "refs/tags/throw-away", "commits": []}).to_string();
+        fires(trigger, runner, async || {
+            let request = bellhop_harness::http::client().post(&url).header("x-gitea-event", "push");
+            let request = request.header("x-gitea-delivery", uuid::Uuid::new_v4().to_string());
+            let request = request.header("x-gitea-signature", sign(&secret, body.as_bytes()));
+            let answer = request.header("content-type", "application/json").body(body.clone()).send().await?;
+            ensure!(answer.status() == 200, "{}", answer.status());
+            Ok(())
+        })
+        .await
+    }
+
     /// A Subscription and a trigger with these names, both ready.
     pub async fn connect(&self, subscription: &str, trigger: &str) -> Result<Subscription> {
         self.create_subscription(self.subscription(subscription)).await?;
@@ -380,6 +397,21 @@ fn condition_is(conditions: &[Condition], type_: &str, status: &str, reason: &st
         found.message
     );
     Ok(found.message.clone())
+}
+
+/// Waits until the ingress starts a trigger: `Bound` is what the controller knows, and the ingress has a watch of its own.
+/// `send` sends a throw-away event, again and again until the trigger's runner has had one; what the runner has recorded is
+/// forgotten then.
+pub async fn fires(trigger: &str, runner: &Runner, mut send: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    eventually(PATIENCE, &format!("the trigger {trigger} fires"), async || {
+        send().await?;
+        let has_fired = |runs: &[Arc<Recorded>]| runs.iter().any(|run| run.header("ce-trigger") == Some(trigger));
+        // One at a time, so that none is under way when the runner forgets them.
+        runner.wait_until("a run of it", Duration::from_secs(3), has_fired).await.map(drop)
+    })
+    .await?;
+    runner.clear();
+    Ok(())
 }
 
 /// Writes a secret into the list that the search for leaks goes through.

@@ -35,6 +35,7 @@ async fn what_may_not_be_doubled_lives_its_whole_life() -> Result<()> {
     stage.subscribe(&[EVENT]).await?;
     stage.ready().await?;
     let (first, url) = (stage.one_webhook().await?, stage.callback_url().await?);
+    stage.fires(EVENT).await?;
     stage.an_event_runs(EVENT).await?;
 
     let before = stage.workspace.runner.count();
@@ -49,7 +50,7 @@ async fn what_may_not_be_doubled_lives_its_whole_life() -> Result<()> {
     stage.runs_are(before + deliveries + 1).await?;
     let lives = stage.vendor.desk().timeline();
     let gap = lives[1].from - lives[0].until.unwrap_or(i64::MAX);
-    ensure!((0..10_000).contains(&gap), "the gap is a moment: {gap} ms, {lives:?}");
+    ensure!((0..60_000).contains(&gap), "the gap is a moment: {gap} ms, {lives:?}");
     stage.event_says("WebhookInterrupted", &first.id).await?;
     eventually(PATIENCE, "the old secret is refused after the grace period", async || {
         let status = Calendly.delivery(&first, EVENT, 2_000_000).send().await?.status;

@@ -9,7 +9,7 @@ use bellhop_harness::vendor::{Vendor, Webhook, asana, github, gitlab, stripe, te
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Numbers of deliveries that a test makes by itself: none that the vendor counts to.
 const OWN_NUMBERS: u64 = 1_000_000;
@@ -24,14 +24,15 @@ enum Told {
     Late,
 }
 
-/// Sends each event to every webhook that wants it, again and again, until `done`; gives how many were accepted. None may be
-/// refused. Where the vendor tells a secret late, a new webhook is told to come back until it has done so, beside an old one that
+/// Sends each event to every webhook that wants it, again and again, until `done` and until ten were accepted; gives how many
+/// were. None may be refused. Where the vendor tells a secret late, a new webhook is told to come back until it has done so, beside an old one that
 /// delivers the same; it does, and is accepted then.
 async fn traffic<V: Vendor>(stage: &Stage<'_, V>, sent: &[&str], told: Told, done: &AtomicBool) -> Result<usize> {
     let ids = |webhooks: &[Webhook]| webhooks.iter().map(|webhook| webhook.id.clone()).collect::<BTreeSet<_>>();
     let old = ids(&stage.vendor.desk().webhooks());
     let (mut number, mut accepted) = (10 * OWN_NUMBERS, 0);
-    while !done.load(Ordering::Acquire) {
+    let began = Instant::now();
+    while !done.load(Ordering::Acquire) || (accepted < 10 && began.elapsed() < 2 * PATIENCE) {
         for webhook in stage.vendor.desk().webhooks() {
             for event in sent.iter().filter(|event| webhook.wants(event)) {
                 number += 1;
@@ -47,7 +48,7 @@ async fn traffic<V: Vendor>(stage: &Stage<'_, V>, sent: &[&str], told: Told, don
                     // It is told to come back, and not that nobody believes it.
                     ensure!(late && answered.status == 503, "{answered:?} to {event} of webhook {}", webhook.id);
                     let again = async || send().await?.accepted();
-                    eventually(Duration::from_secs(5), "it is accepted when its secret is known", again).await?;
+                    eventually(PATIENCE, "it is accepted when its secret is known", again).await?;
                 }
                 accepted += 1;
             }
@@ -132,6 +133,7 @@ async fn one_is_rotated<V: Vendor>(
 ) -> Result<(Webhook, Webhook)> {
     stage.subscribe(events).await?;
     stage.ready().await?;
+    stage.fires(sent).await?;
     let (old, new) = rotated_under_traffic(&stage, &[sent], told, 1).await?;
     stage.one_webhook().await?;
     stage.an_event_runs(sent).await?;

@@ -38,7 +38,7 @@ pub struct Stage<'a, V> {
 /// of its own. No test stops it.
 pub async fn brisk() -> &'static Own {
     static OWN: OnceCell<Own> = OnceCell::const_new();
-    let start = || Own::start("brisk", &["--drift-interval", "4s", "--rotation-grace", "5s"]);
+    let start = || Own::start("brisk", &["--drift-interval", "4s", "--rotation-grace", "15s"]);
     match OWN.get_or_try_init(start).await {
         Ok(own) => own,
         Err(error) => panic!("the brisk Bellhop does not start: {error:#}"),
@@ -167,6 +167,12 @@ impl<'a, V: Vendor> Stage<'a, V> {
         .await
     }
 
+    /// Waits until the ingress starts the trigger on this event, by the vendor's name; see [`support::fires`].
+    pub async fn fires(&self, event: &str) -> Result<()> {
+        let send = async || self.vendor.send(event).await.map(drop);
+        support::fires(TRIGGER, &self.workspace.runner, send).await
+    }
+
     /// The vendor tells of an event, by its own name; the workflow runs once for each webhook that it was sent to.
     pub async fn an_event_runs(&self, event: &str) -> Result<Arc<Recorded>> {
         let before = self.workspace.runner.count();
@@ -179,7 +185,8 @@ impl<'a, V: Vendor> Stage<'a, V> {
     /// Nothing more is run within a moment.
     pub async fn nothing_runs(&self, before: usize) -> Result<()> {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        ensure!(self.workspace.runner.count() == before, "{} more runs", self.workspace.runner.count() - before);
+        let count = self.workspace.runner.count();
+        ensure!(count == before, "{count} runs instead of {before}");
         Ok(())
     }
 
@@ -230,6 +237,7 @@ impl<'a, V: Vendor> Stage<'a, V> {
             deliver(webhook, 7_000_002).await?.accepted().context("of an old webhook, all the while")?;
         }
         let old_ones = old.iter().filter(|webhook| webhook.wants(event)).count();
+        self.workspace.runner.wait_for(before + old_ones, PATIENCE).await?;
         self.nothing_runs(before + old_ones).await?;
         eventually(PATIENCE, "it is accepted when its secret is known", async || {
             deliver(&new, 7_000_001).await?.accepted()
@@ -268,6 +276,7 @@ impl<'a, V: Vendor> Stage<'a, V> {
         self.subscribe(events).await?;
         self.ready().await?;
         self.one_webhook().await?;
+        self.fires(sent).await?;
         self.an_event_runs(sent).await?;
         self.ends_with_nothing().await
     }
