@@ -6,9 +6,10 @@ use crate::request_log::left_out;
 use crate::support::{PATIENCE, note_secret};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::eventually;
-use bellhop_harness::runner::{Reply, Runner};
+use bellhop_harness::runner::{Recorded, Reply, Runner};
 use bellhop_harness::vendor::{Answered, Vendor, discord, slack, twilio};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const SIGNING_SECRET: &str = "4d1f0a6be7c84c3f9a52d80e17b36c95";
@@ -21,8 +22,31 @@ fn json_of(answered: &Answered) -> Result<Value> {
 }
 
 /// The person sees nothing.
-fn says_nothing(answered: &Answered) -> bool {
-    answered.status == 200 && answered.body.is_empty()
+fn says_nothing(answered: &Answered) -> Result<()> {
+    ensure!(answered.status == 200 && answered.body.is_empty(), "{answered:?}");
+    Ok(())
+}
+
+/// A person types a command again and again, with another text each time, until its answer, and how long it took, is right;
+/// gives that text and that answer. The vendor waits for three seconds, which a busy machine may miss; and that a trigger is
+/// `Bound` does not say that the ingress knows it.
+async fn typed(
+    slack: &slack::Slack,
+    url: &str,
+    command: &str,
+    text: &str,
+    right: impl Fn(&Answered, Duration) -> Result<()>,
+) -> Result<(String, Answered)> {
+    let mut number = 1000;
+    eventually(PATIENCE, &format!("{command} {text} is answered"), async || {
+        number += 1;
+        let text = format!("{text}-{number}");
+        let began = Instant::now();
+        let answered = slack.command(url, command, &text, &text).await?;
+        right(&answered, began.elapsed())?;
+        Ok((text, answered))
+    })
+    .await
 }
 
 /// What the log says of the only request with this text in its body.
@@ -58,8 +82,7 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     let url = stage.callback_url().await?;
     let slack = stage.vendor.vendor();
     stage.workspace.runner.respond_with(|_| Reply::ok().header("content-type", "text/plain").body("internal words"));
-    let silent = slack.command(&url, "/deploy", "nobody-answers", "1.1").await?;
-    ensure!(says_nothing(&silent), "{silent:?}");
+    typed(slack, &url, "/deploy", "nobody-answers", |answered, _| says_nothing(answered)).await?;
     stage.workspace.runner.wait_for(1, PATIENCE).await?;
 
     let answering = Runner::start()?;
@@ -70,6 +93,10 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     trigger["spec"]["delivery"] = json!({"answer": true, "timeout": "30s"});
     stage.workspace.create_trigger(trigger).await?;
     stage.workspace.trigger_is("answers", "True", "Bound").await?;
+    let runs_of = |text: &str| {
+        let is_of = |run: &&Arc<Recorded>| String::from_utf8_lossy(&run.body).contains(text);
+        answering.requests().iter().filter(is_of).count()
+    };
 
     // In time: it is the answer, and of its head only the content type.
     let done = json!({"response_type": "in_channel", "text": "deployed"});
@@ -77,10 +104,14 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     answering.respond_with(move |_| {
         Reply::status(202).header("content-type", "application/json").header("x-internal", "1").body(body.clone())
     });
-    let answered = slack.command(&url, "/deploy", "in-time", "1.2").await?;
-    ensure!(json_of(&answered)? == done && answered.header("content-type") == "application/json", "{answered:?}");
+    let (text, answered) = typed(slack, &url, "/deploy", "in-time", |answered, _| {
+        ensure!(json_of(answered)? == done, "{answered:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(answered.header("content-type") == "application/json", "{answered:?}");
     ensure!(answered.header("x-internal").is_empty(), "{answered:?}");
-    let request = logged(&stage, "in-time", |request| request["answer"]["trigger"] == "answers").await?;
+    let request = logged(&stage, &text, |request| request["answer"]["trigger"] == "answers").await?;
     ensure!(request["answer"]["reason"] == "Answered" && request["answer"]["status"] == 200, "{request:#}");
     let after = request["answer"]["afterMillis"].as_u64().context("afterMillis")?;
     ensure!(u128::from(after) < DEADLINE.as_millis(), "{after} ms");
@@ -89,43 +120,52 @@ async fn a_person_sees_the_runners_answer_if_it_comes_in_time() -> Result<()> {
     answering.respond_with(|_| {
         Reply::ok().header("content-type", "text/plain").body("late").after(DEADLINE + Duration::from_secs(1))
     });
-    let began = Instant::now();
-    let late = slack.command(&url, "/deploy", "too-slow", "1.3").await?;
-    let took = began.elapsed();
-    ensure!(says_nothing(&late), "{late:?}");
-    ensure!(took >= DEADLINE - Duration::from_millis(100), "{took:?}");
-    let request = logged(&stage, "too-slow", |request| request["outcome"] == "Delivered").await?;
+    let (text, _) = typed(slack, &url, "/deploy", "too-slow", |answered, took| {
+        ensure!(took >= DEADLINE - Duration::from_millis(100), "{took:?}");
+        says_nothing(answered)
+    })
+    .await?;
+    let request = logged(&stage, &text, |request| request["outcome"] == "Delivered").await?;
     ensure!(request["answer"]["reason"] == "Default", "{request:#}");
     ensure!(request["answer"]["note"] == "no runner answered in time", "{request:#}");
-    ensure!(answering.count() == 2, "{} attempts", answering.count());
+    ensure!(runs_of(&text) == 1, "{} attempts", runs_of(&text));
 
     // Failing: nobody has to wait for the deadline, and the event is delivered later.
     answering.respond_with(|_| Reply::status(503));
-    let began = Instant::now();
-    let failed = slack.command(&url, "/deploy", "failing", "1.4").await?;
-    let took = began.elapsed();
-    ensure!(says_nothing(&failed) && took < DEADLINE, "after {took:?}: {failed:?}");
+    let (text, _) = typed(slack, &url, "/deploy", "failing", |answered, took| {
+        ensure!(took < DEADLINE, "after {took:?}");
+        says_nothing(answered)
+    })
+    .await?;
     answering.respond_with(|_| Reply::ok());
-    let request = logged(&stage, "failing", |request| request["outcome"] == "Delivered").await?;
+    let request = logged(&stage, &text, |request| request["outcome"] == "Delivered").await?;
     let note = request["answer"]["note"].as_str().unwrap_or_default();
     ensure!(note.contains("trigger answers") && note.contains("first attempt"), "{request:#}");
 
     // Sent again, as when an answer is lost: nobody waits, and nothing runs twice.
-    let runs = answering.count();
-    let again = slack.command(&url, "/deploy", "failing", "1.4").await?;
-    ensure!(says_nothing(&again) && answering.count() == runs, "{again:?}");
+    let runs = runs_of(&text);
+    eventually(PATIENCE, "what is sent again is answered", async || {
+        says_nothing(&slack.command(&url, "/deploy", &text, &text).await?)
+    })
+    .await?;
+    ensure!(runs_of(&text) == runs, "{} runs instead of {runs}", runs_of(&text));
 
     // A command that no answering trigger wants.
-    let began = Instant::now();
-    let other = slack.command(&url, "/status", "not-mine", "1.5").await?;
-    ensure!(says_nothing(&other) && began.elapsed() < DEADLINE, "{other:?}");
-    let request = logged(&stage, "not-mine", |request| request["answer"]["reason"] == "Default").await?;
+    let (text, _) = typed(slack, &url, "/status", "not-mine", |answered, took| {
+        ensure!(took < DEADLINE, "after {took:?}");
+        says_nothing(answered)
+    })
+    .await?;
+    let request = logged(&stage, &text, |request| request["answer"]["reason"] == "Default").await?;
     ensure!(request["answer"]["note"] == "no trigger fired whose runner answers", "{request:#}");
 
     // Not Slack: no answer of anybody.
     let somebody = slack::Slack { signing_secret: "9b2e4c7f10a35d68".to_owned() };
-    let forged = somebody.command(&url, "/deploy", "forged", "1.6").await?;
-    ensure!(forged.status == 401, "{forged:?}");
+    typed(&somebody, &url, "/deploy", "forged", |forged, _| {
+        ensure!(forged.status == 401, "{forged:?}");
+        Ok(())
+    })
+    .await?;
     stage.ends_with_nothing().await
 }
 
@@ -146,7 +186,18 @@ async fn a_command_is_answered_or_deferred_and_a_bad_signature_is_refused() -> R
     ensure!(run["userName"] == "ada" && run["guild"].is_null(), "{run}");
 
     // Nobody answers: the person sees that it is under way.
-    ensure!(json_of(&discord.command(&url, "deploy", 1).await?)? == json!({"type": 5}));
+    let mut number = 0;
+    let mut typed = async |name: &str, shown: &Value| {
+        eventually(PATIENCE, &format!("{name} shows {shown}"), async || {
+            number += 1;
+            let answered = json_of(&discord.command(&url, name, number).await?)?;
+            ensure!(answered == *shown, "{answered}");
+            Ok(number)
+        })
+        .await
+    };
+    let deferred = json!({"type": 5});
+    typed("deploy", &deferred).await?;
     let answering = Runner::start()?;
     let shown = json!({"type": 4, "data": {"content": "deployed"}});
     let body = shown.to_string();
@@ -158,9 +209,10 @@ async fn a_command_is_answered_or_deferred_and_a_bad_signature_is_refused() -> R
     trigger["spec"]["delivery"] = json!({"answer": true});
     stage.workspace.create_trigger(trigger).await?;
     stage.workspace.trigger_is("answers", "True", "Bound").await?;
-    ensure!(json_of(&discord.command(&url, "deploy", 2).await?)? == shown);
-    ensure!(answering.requests()[0].json()?["token"] == "token-2");
-    ensure!(json_of(&discord.command(&url, "status", 3).await?)? == json!({"type": 5}));
+    let token = json!(format!("token-{}", typed("deploy", &shown).await?));
+    let runs = answering.requests();
+    ensure!(runs.iter().any(|run| run.json().is_ok_and(|run| run["token"] == token)), "{token}: {runs:?}");
+    typed("status", &deferred).await?;
     stage.vendor.desk().remove(&stage.vendor.desk().webhooks()[0].id);
     stage.ends_with_nothing().await
 }
@@ -173,8 +225,12 @@ async fn a_message_is_answered_with_text_or_without_instructions() -> Result<()>
     stage.subscribe(&["message.received"]).await?;
     stage.ready().await?;
     let webhook = stage.one_webhook().await?;
-    let writes = async |number| stage.vendor.vendor().delivery(&webhook, "message.received", number).send().await;
-    let answered = writes(1).await?;
+    let mut number = 0;
+    let mut writes = async || {
+        number += 1;
+        stage.vendor.vendor().delivery(&webhook, "message.received", number).send().await
+    };
+    let answered = writes().await?;
     ensure!(answered.status == 200 && answered.header("content-type") == "text/xml", "{answered:?}");
     ensure!(answered.body == "<Response/>", "{answered:?}");
     let run = stage.workspace.runner.wait_for(1, PATIENCE).await?[0].json()?;
@@ -189,8 +245,12 @@ async fn a_message_is_answered_with_text_or_without_instructions() -> Result<()>
     trigger["spec"]["delivery"] = json!({"answer": true});
     stage.workspace.create_trigger(trigger).await?;
     stage.workspace.trigger_is("answers", "True", "Bound").await?;
-    let answered = writes(2).await?;
-    ensure!(answered.status == 200 && answered.body == "Thank you", "{answered:?}");
-    ensure!(answered.header("content-type").starts_with("text/plain"), "{answered:?}");
+    eventually(PATIENCE, "the runner's text is the answer", async || {
+        let answered = writes().await?;
+        ensure!(answered.status == 200 && answered.body == "Thank you", "{answered:?}");
+        ensure!(answered.header("content-type").starts_with("text/plain"), "{answered:?}");
+        Ok(())
+    })
+    .await?;
     stage.ends_with_nothing().await
 }
