@@ -9,6 +9,7 @@ use bellhop::api::{Condition, WorkflowTrigger};
 use bellhop_harness::runner::{Recorded, Reply, Runner};
 use bellhop_harness::{eventually, world};
 use bytes::Bytes;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -80,8 +81,8 @@ impl Faulty {
 
     /// Lets it work; what it has recorded before is forgotten.
     fn repair(&self) -> Result<()> {
-        self.repaired.store(true, Ordering::Relaxed);
         self.runner.clear();
+        self.repaired.store(true, Ordering::Relaxed);
         self.runner.start_again()
     }
 
@@ -125,21 +126,24 @@ async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_ar
         Faulty::start("drips", |_| Reply::ok().stream(drip()))?,
         Faulty::start("fails", |_| Reply::status(500).body("out of order"))?,
         Faulty::start("fails-in-order", |_| Reply::status(500))?,
+        Faulty::start("speaks-no-tls", |_| Reply::ok())?,
         Faulty::start("is-busy", |_| Reply::status(429).header("retry-after", "3"))?,
         Faulty::start("is-large", |_| Reply::ok().blank(100_000_000))?,
         Faulty::start("redirects", move |_| Reply::status(302).header("location", &target))?,
-        Faulty::start("speaks-no-tls", |_| Reply::ok())?,
     ];
     for one in &faulty {
         let mut trigger = workspace.trigger(one.name, "acme-web");
         let url = one.runner.url();
         let url = if one.name == "speaks-no-tls" { url.replace("http:", "https:") } else { url };
         trigger["spec"]["runner"]["url"] = json!(url);
-        trigger["spec"]["delivery"] = json!({"timeout": "2s", "ordered": one.name == "fails-in-order"});
+        let timeout = if ["hangs", "drips"].contains(&one.name) { "2s" } else { "30s" };
+        trigger["spec"]["delivery"] = json!({"timeout": timeout, "ordered": one.name == "fails-in-order"});
         workspace.create_trigger(trigger).await?;
         workspace.trigger_is(one.name, "True", "Bound").await?;
     }
-    let [refuses, hangs, drips, fails, in_order, is_busy, is_large, redirects, no_tls] = &faulty;
+    let [refuses, hangs, drips, fails, in_order, no_tls, is_busy, is_large, redirects] = &faulty;
+    // Triggers are told of in the order in which they were made.
+    workspace.fires(&subscription, redirects.name, &redirects.runner).await?;
     refuses.runner.stop();
     let first = 10 + EVENTS;
     let all = first..first + EVENTS;
@@ -151,6 +155,9 @@ async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_ar
     let ratio = disturbed_median.as_secs_f64() / median.as_secs_f64();
     let slow_ratio = disturbed_slow.as_secs_f64() / slow.as_secs_f64();
     println!("that is {ratio:.2} times the median and {slow_ratio:.2} times the 99% of the undisturbed run");
+    // A machine may be slow; a runner that is waited for holds the others up for its time-out, again and again.
+    let floor = Duration::from_secs(1);
+    ensure!(disturbed_median <= 2 * median + floor, "{disturbed_median:?} instead of {median:?}");
 
     eventually(PATIENCE, "circuits are open", async || {
         let open = own.bellhop.metric("bellhop_runner_circuits_open", &[]).await?;
@@ -184,24 +191,28 @@ async fn runners_with_every_fault_hold_up_nobody_and_get_everything_when_they_ar
     ensure!(no_tls.runner.count() == 0);
 
     let back = Instant::now();
-    for one in [refuses, hangs, fails, in_order, is_busy] {
+    let to_http = json!({"spec": {"runner": {"url": no_tls.runner.url()}}});
+    let triggers = workspace.api::<WorkflowTrigger>();
+    triggers.patch(no_tls.name, &PatchParams::default(), &Patch::Merge(to_http)).await?;
+    let repaired = [refuses, hangs, fails, in_order, no_tls, is_busy];
+    for one in repaired {
         one.repair()?;
     }
-    for one in [refuses, hangs, fails, in_order, is_busy] {
+    for one in repaired {
         let runs = one.has_had(all.clone()).await?;
         println!("{:?} has everything {:?} after its repair", one.name, back.elapsed());
         if one.name == in_order.name {
-            let numbers: Vec<usize> = runs.iter().map(|run| number(run)).collect();
+            // Without what was sent before them.
+            let numbers = runs.iter().map(|run| number(run)).filter(|number| all.contains(number));
+            let numbers: Vec<usize> = numbers.collect();
             ensure!(numbers == all.clone().collect::<Vec<_>>(), "{numbers:?}");
         }
     }
     eventually(PATIENCE, "the status says who is back", async || {
-        for name in ["refuses", "hangs", "fails"] {
+        for name in ["refuses", "hangs", "fails", "speaks-no-tls"] {
             ensure!(!says_away(name).await?, "{name}");
         }
         Ok(())
     })
-    .await?;
-    ensure!(says_away("speaks-no-tls").await?, "nobody has repaired it");
-    Ok(())
+    .await
 }
