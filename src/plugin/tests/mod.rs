@@ -12,6 +12,7 @@ mod outgoing;
 mod page;
 mod pagination;
 mod promises;
+mod recorded;
 mod resource;
 mod signatures;
 mod signing;
