@@ -1,5 +1,6 @@
 //! The recorded requests of the catalogue, as the plugins read them: how one is known that comes again.
 
+use super::calls::{access_token, given};
 use super::page::catalogue;
 use super::*;
 use std::collections::BTreeSet;
@@ -87,4 +88,20 @@ fn an_item_that_is_sent_again_in_another_batch_is_the_same_event() {
     assert_eq!(structured[0], own_ids(&plugin, &one("cloudevents", "batch"))[0]);
     let binary = own_ids(&plugin, &one("cloudevents", "binary"));
     assert_eq!(binary, [Some("/mycontext/subcontext 1234-1234-1234".to_owned())]);
+}
+
+#[test]
+fn graph_is_asked_for_a_kind_of_change_also_where_no_change_is_subscribed() {
+    let plugin = of_the_catalogue("microsoft-graph");
+    for (events, asked) in [
+        (["missed", "reauthorizationRequired"].as_slice(), "updated"),
+        (&["created", "missed", "deleted"], "created,deleted"),
+    ] {
+        let mut given = given(json!({"tenant": "common", "resource": "me/messages"}));
+        given.credentials = access_token("t0k3n");
+        given.events = events.iter().map(|event| (*event).to_owned()).collect();
+        let call = plugin.create_call(&given.context()).unwrap();
+        let body: Value = serde_json::from_slice(&call.body.unwrap()).unwrap();
+        assert_eq!(body["changeType"], json!(asked), "{events:?}");
+    }
 }
