@@ -43,13 +43,16 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
 
 /// Matches whose deliveries wait to be scheduled; then the matcher waits.
 const HANDED_OVER: usize = 1024;
+/// How often at most it is looked whether deliveries that wait lead to another runner by now.
+const REDIRECT: Duration = Duration::from_millis(500);
 /// How often old requests are cleared away.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How much lower the priority of delivery is (see nice(2)); about a tenth of a processor's time under full load.
@@ -127,8 +130,10 @@ pub async fn run(context: Context, limits: Limits, shutdown: CancellationToken) 
     let underway = Arc::new(Underway::default());
     let (routes_too, spool_too) = (routes.clone(), spool.clone());
     let waits = waiting.clone();
+    let changes = Changes::of(&routes);
+    let underway_too = underway.clone();
     let live =
-        Live { sender, routes: routes_too, spool: spool_too, runners, underway: underway.clone(), metrics, waits };
+        Live { sender, routes: routes_too, spool: spool_too, runners, underway: underway_too, metrics, waits, changes };
     let mut scheduler = Scheduler::new(Arc::new(live), limits);
     spool.pending().into_iter().for_each(|delivery| scheduler.add(delivery));
     let matcher = Matcher::new(routes, spool.clone(), deliveries, underway).with_waiting(waiting);
@@ -149,6 +154,21 @@ struct Live {
     underway: Arc<Underway>,
     metrics: Metrics,
     waits: Waiting,
+    changes: tokio::sync::Mutex<Changes>,
+}
+
+/// Changes of the routes that were not looked at yet.
+struct Changes {
+    version: watch::Receiver<u64>,
+    /// When they may be looked at again.
+    again: Instant,
+}
+
+impl Changes {
+    /// Those from now on.
+    fn of(routes: &Handle) -> tokio::sync::Mutex<Self> {
+        tokio::sync::Mutex::new(Self { version: routes.changes(), again: Instant::now() })
+    }
 }
 
 impl Live {
@@ -193,6 +213,17 @@ impl Attempts for Live {
 
     async fn moved(&self) {
         self.underway.moved().await;
+    }
+
+    async fn rerouted(&self) {
+        let mut changes = self.changes.lock().await;
+        // What is seen by a clone is not forgotten if this is cancelled.
+        if changes.version.clone().changed().await.is_err() {
+            std::future::pending().await
+        }
+        tokio::time::sleep_until(changes.again).await;
+        changes.version.mark_unchanged();
+        changes.again = Instant::now() + REDIRECT;
     }
 
     async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {

@@ -135,6 +135,19 @@ impl<T> Queue<T> {
 
     /// Puts a delivery at the end of its line.
     pub fn push(&mut self, lane: &Lane, item: T) {
+        self.line(lane).waiting.push_back(item);
+        self.offer(lane);
+    }
+
+    /// Puts a delivery that was started, and did not begin, before all others of the line to which it belongs now.
+    pub fn put_back(&mut self, started: &Lane, lane: &Lane, item: T) {
+        self.done(started);
+        self.line(lane).waiting.push_front(item);
+        self.offer(lane);
+    }
+
+    /// The line of a lane, which leads from now on where the lane does.
+    fn line(&mut self, lane: &Lane) -> &mut Line<T> {
         let workspace = self.workspaces.entry(lane.way.workspace.clone()).or_insert_with(|| Workspace {
             active: 0,
             lines: HashMap::new(),
@@ -155,8 +168,29 @@ impl<T> Queue<T> {
             line.runner = lane.way.runner.clone();
             line.aside = false;
         }
-        line.waiting.push_back(item);
-        self.offer(lane);
+        line
+    }
+
+    /// Asks those of the lines that have stepped aside again that lead elsewhere by now; `way` says where a delivery goes.
+    pub fn redirect(&mut self, way: impl Fn(&T) -> Way) {
+        let mut elsewhere = Vec::new();
+        for runner in self.runners.values_mut() {
+            runner.aside.retain(|lane| {
+                let line = self.workspaces.get(&lane.way.workspace).and_then(|found| found.lines.get(&lane.trigger));
+                let Some(line) = line.filter(|line| line.runner == lane.way.runner) else { return false };
+                let now = line.waiting.front().map(&way).filter(|now| *now != lane.way);
+                let leads_here = now.is_none();
+                elsewhere.extend(now.map(|now| (lane.clone(), now.runner)));
+                leads_here
+            });
+        }
+        self.runners.retain(|_, runner| runner.active > 0 || !runner.aside.is_empty());
+        for (mut lane, runner) in elsewhere {
+            lane.way.runner = runner;
+            // Where the workspace is another one too, each delivery is put into its line when it is started.
+            self.line(&lane).aside = false;
+            self.offer(&lane);
+        }
     }
 
     /// What waits in a workspace for this runner.
@@ -273,7 +307,9 @@ impl<T> Queue<T> {
         }
         for lane in lanes {
             let workspace = self.workspaces.get_mut(&lane.way.workspace);
-            if let Some(line) = workspace.and_then(|workspace| workspace.lines.get_mut(&lane.trigger)) {
+            let line = workspace.and_then(|workspace| workspace.lines.get_mut(&lane.trigger));
+            // One that leads elsewhere by now has stepped aside there, or not at all.
+            if let Some(line) = line.filter(|line| line.runner == lane.way.runner) {
                 line.aside = false;
                 self.offer(&lane);
             }

@@ -47,6 +47,11 @@ pub trait Attempts: Send + Sync + 'static {
     /// Waits until the answer of [`behind`](Self::behind) may have changed. Must be safe to cancel.
     fn moved(&self) -> impl Future<Output = ()> + Send;
 
+    /// Waits until the answer of [`way`](Self::way) may have changed. Must be safe to cancel.
+    fn rerouted(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Makes one attempt, and says what follows from it, also for the runner.
     fn attempt(&self, delivery: PendingDelivery) -> impl Future<Output = (After, Health)> + Send;
 
@@ -159,6 +164,7 @@ impl<A: Attempts> Scheduler<A> {
                 }
                 delivery = attempts.requeued() => self.add(delivery),
                 () = attempts.moved() => self.stirred.extend(self.behind.drain()),
+                () = attempts.rerouted() => self.due.redirect(|delivery| attempts.way(delivery)),
                 () = attempts.sleep(sleep) => self.stirred.extend(self.lines.holding()),
             }
         }
@@ -266,16 +272,23 @@ impl<A: Attempts> Scheduler<A> {
 
     fn let_go(&mut self, delivery: PendingDelivery) {
         self.lines.start(&delivery);
-        let lane = Lane { way: self.attempts.way(&delivery), trigger: delivery.key.trigger };
-        if delivery.attempts == 0 && self.circuits.is_open(&lane.way, self.attempts.now()) {
-            self.attempts.rests(&delivery);
-        }
+        let lane = self.lane(&delivery);
         self.due.push(&lane, delivery);
     }
 
-    fn start(&mut self, now: u64) {
+    /// The line that a delivery waits in from now on.
+    fn lane(&self, delivery: &PendingDelivery) -> Lane {
+        let lane = Lane { way: self.attempts.way(delivery), trigger: delivery.key.trigger };
+        if delivery.attempts == 0 && self.circuits.is_open(&lane.way, self.attempts.now()) {
+            self.attempts.rests(delivery);
+        }
+        lane
+    }
+
+    /// Takes the next delivery that may start.
+    fn next(&mut self, now: u64) -> Option<(Lane, PendingDelivery)> {
         let (circuits, again) = (&mut self.circuits, &mut self.again);
-        let mut admits = |way: &Way| match circuits.admit(way, now) {
+        self.due.start(|way| match circuits.admit(way, now) {
             Admission::Go => true,
             Admission::Until(at) => {
                 let known = again.entry(way.runner.clone()).or_insert(at);
@@ -283,8 +296,18 @@ impl<A: Attempts> Scheduler<A> {
                 false
             }
             Admission::AfterProbe => false,
-        };
-        while let Some((lane, delivery)) = self.due.start(&mut admits) {
+        })
+    }
+
+    fn start(&mut self, now: u64) {
+        while let Some((lane, delivery)) = self.next(now) {
+            if self.attempts.way(&delivery) != lane.way {
+                // The attempt would go to another runner than the one that was asked about.
+                let other = self.lane(&delivery);
+                self.due.put_back(&lane, &other, delivery);
+                self.judge(&lane.way, Health::Unknown);
+                continue;
+            }
             let attempts = self.attempts.clone();
             self.running.spawn(async move {
                 let attempt = AssertUnwindSafe(attempts.attempt(delivery.clone())).catch_unwind();
@@ -302,7 +325,9 @@ impl<A: Attempts> Scheduler<A> {
         // Panics were caught inside, and nothing is aborted before the end.
         let Ok((lane, delivery, after, health)) = finished else { return };
         self.due.done(&lane);
-        self.judge(&lane.way, health);
+        // Where the trigger has another runner by now, it is not known which of them was called.
+        let was_sent_there = self.attempts.way(&delivery) == lane.way;
+        self.judge(&lane.way, if was_sent_there { health } else { Health::Unknown });
         let again = self.lines.end(&delivery);
         self.stirred.insert(delivery.key.trigger);
         match after {

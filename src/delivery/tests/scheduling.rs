@@ -2,6 +2,7 @@
 
 use super::*;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Attempts whose runner is slow for some workspaces.
@@ -170,9 +171,131 @@ async fn a_runner_that_does_not_answer_is_left_alone_and_holds_up_nobody() {
     running.await.unwrap();
 }
 
+/// A runner that does not answer, another that does, and a clock that somebody sets.
+#[derive(Default)]
+struct Mended {
+    clock: AtomicU64,
+    /// Whether the trigger 1 leads to the runner that answers; all others lead to the one that does not.
+    mended: AtomicBool,
+    changed: Notify,
+    called: Mutex<Vec<(u128, &'static str)>>,
+    /// What is open, each time that it was told.
+    open: Mutex<Vec<Vec<Arc<str>>>>,
+}
+
+impl Mended {
+    fn runner(&self, trigger: Uuid) -> &'static str {
+        let well = trigger == Uuid::from_u128(1) && self.mended.load(Ordering::Relaxed);
+        if well { "http://well" } else { "http://dead" }
+    }
+
+    /// Starts the scheduler, and waits until ten deliveries of the trigger 2 have failed.
+    async fn begin(self: &Arc<Self>) -> (mpsc::Sender<PendingDelivery>, CancellationToken) {
+        let (deliveries, taken) = mpsc::channel(2000);
+        let end = CancellationToken::new();
+        tokio::spawn(Scheduler::new(self.clone(), Limits::default()).run(taken, end.clone()));
+        (0..10).for_each(|n| deliveries.try_send(pending(n, 2)).unwrap());
+        until(|| self.open.lock().unwrap().last().is_some_and(|open| open.len() == 1)).await;
+        (deliveries, end)
+    }
+
+    fn was_called(&self, call: (u128, &'static str)) -> bool {
+        self.called.lock().unwrap().contains(&call)
+    }
+
+    fn always_open(&self) -> bool {
+        self.open.lock().unwrap().iter().all(|open| open.iter().map(|runner| &**runner).eq(["http://dead"]))
+    }
+}
+
+/// Sends deliveries, and waits until the scheduler has put them where they wait.
+async fn hand_over(deliveries: &mpsc::Sender<PendingDelivery>, these: impl IntoIterator<Item = PendingDelivery>) {
+    these.into_iter().for_each(|delivery| deliveries.try_send(delivery).unwrap());
+    // What it has taken, it puts there before it does anything else.
+    until(|| deliveries.capacity() == deliveries.max_capacity()).await;
+}
+
+impl Attempts for Mended {
+    fn way(&self, delivery: &PendingDelivery) -> Way {
+        Way { runner: self.runner(delivery.key.trigger).into(), workspace: "team-a".into() }
+    }
+
+    fn ordered(&self, trigger: Uuid) -> bool {
+        trigger.as_u128() >= 100
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        true
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    async fn rerouted(&self) {
+        self.changed.notified().await;
+    }
+
+    fn circuits(&self, open: &HashMap<Way, u64>) {
+        self.open.lock().unwrap().push(open.keys().map(|way| way.runner.clone()).collect());
+    }
+
+    fn unused(&self, _: HashSet<Way>) -> HashSet<Way> {
+        HashSet::new()
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    async fn sleep(&self, _: Duration) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
+        let runner = self.runner(delivery.key.trigger);
+        self.called.lock().unwrap().push((delivery.key.request.as_u128(), runner));
+        if runner == "http://well" {
+            return (After::Ended, RunnerHealth::Answers);
+        }
+        let due_at = self.now() + HOUR;
+        (After::Again(PendingDelivery { attempts: delivery.attempts + 1, due_at, ..delivery }), RunnerHealth::Fails)
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_that_is_mended_need_not_wait_for_its_old_runner() {
+    let mended = Arc::new(Mended::default());
+    let (deliveries, end) = mended.begin().await;
+    hand_over(&deliveries, [pending(100, 1), pending(101, 1), pending(102, 2)]).await;
+    mended.mended.store(true, Ordering::Relaxed);
+    mended.changed.notify_one();
+    until(|| mended.was_called((100, "http://well")) && mended.was_called((101, "http://well"))).await;
+    assert!(!mended.was_called((102, "http://dead")), "its runner is still left alone");
+    assert!(mended.always_open());
+    end.cancel();
+}
+
+#[tokio::test]
+async fn an_answer_of_the_new_runner_closes_nothing_of_the_old_one() {
+    let mended = Arc::new(Mended::default());
+    let (deliveries, end) = mended.begin().await;
+    hand_over(&deliveries, [pending(100, 1), pending(102, 2)]).await;
+    // It is not told in time: the first that may ask the old runner again belongs to the trigger that was mended.
+    mended.mended.store(true, Ordering::Relaxed);
+    mended.clock.store(10_000, Ordering::Relaxed);
+    until(|| mended.was_called((100, "http://well")) && mended.was_called((102, "http://dead"))).await;
+    assert!(!mended.was_called((100, "http://dead")) && mended.always_open());
+    end.cancel();
+}
+
 /// Runners on a clock that goes on by itself whenever nothing else is to be done.
 struct Simulated {
-    clock: std::sync::atomic::AtomicU64,
+    clock: AtomicU64,
     /// What triggers below 100 get before `repaired`; from then on, and all others, it is 200.
     fault: u16,
     repaired: u64,
@@ -243,7 +366,7 @@ impl Attempts for Simulated {
     }
 
     fn now(&self) -> u64 {
-        self.clock.load(std::sync::atomic::Ordering::Relaxed)
+        self.clock.load(Ordering::Relaxed)
     }
 
     async fn sleep(&self, time: Duration) {
@@ -252,7 +375,7 @@ impl Attempts for Simulated {
             tokio::task::yield_now().await;
         }
         let millis = u64::try_from(time.as_millis()).unwrap();
-        self.clock.fetch_add(millis.max(1), std::sync::atomic::Ordering::Relaxed);
+        self.clock.fetch_add(millis.max(1), Ordering::Relaxed);
     }
 
     async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {

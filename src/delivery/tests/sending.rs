@@ -396,7 +396,8 @@ async fn a_request_that_meets_a_defect_is_a_dead_letter_and_holds_back_nothing()
     let context = bench.context(&["127.0.0.0/8"]);
     let sender = Sender::new(routes.clone(), spool.clone(), context.runners.clone(), context.addresses, Metrics::new());
     let (sender, runners, waits) = (sender.unwrap(), context.runners, Waiting::default());
-    let live = Live { sender, routes, spool, runners, underway, metrics: Metrics::new(), waits };
+    let changes = Changes::of(&routes);
+    let live = Live { sender, routes, spool, runners, underway, metrics: Metrics::new(), waits, changes };
     let scheduler = Scheduler::new(Arc::new(live), Limits::default());
     tokio::spawn(async move { tokio::join!(matcher.run(), scheduler.run(taken, CancellationToken::new())) });
     let entry = bench.settled(bad.id, Status::Dead).await;
