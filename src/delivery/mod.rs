@@ -203,8 +203,12 @@ impl Attempts for Live {
             || self.underway.before(delivery.subscription, delivery.number)
     }
 
+    fn is_awaited(&self) -> bool {
+        self.waits.any()
+    }
+
     fn rests(&self, delivery: &PendingDelivery) {
-        if self.waits.any()
+        if self.is_awaited()
             && let Some(trigger) = self.routes.trigger(delivery.key.trigger)
         {
             self.waits.ended(&delivery.key, Err(NoAnswer::Resting(trigger.name.clone())));

@@ -104,9 +104,9 @@ impl Lines {
         taken
     }
 
-    /// Every delivery that is held.
-    pub fn held(&self) -> impl Iterator<Item = &PendingDelivery> {
-        self.holding.iter().filter_map(|trigger| self.lines.get(trigger)).flat_map(|line| line.held.values())
+    /// The deliveries that are held, those of each trigger together; none is empty.
+    pub fn held(&self) -> impl Iterator<Item = impl Iterator<Item = &PendingDelivery> + Clone> {
+        self.holding.iter().filter_map(|trigger| self.lines.get(trigger)).map(|line| line.held.values())
     }
 
     /// Triggers with deliveries that are held.

@@ -41,6 +41,11 @@ pub trait Attempts: Send + Sync + 'static {
     /// this says no is in the channel that [`Scheduler::run`] takes from.
     fn behind(&self, delivery: &PendingDelivery) -> bool;
 
+    /// Whether anybody waits to be told of [`rests`](Self::rests).
+    fn is_awaited(&self) -> bool {
+        false
+    }
+
     /// Is told that a new delivery has to wait, because its runner is left alone for a while.
     fn rests(&self, _delivery: &PendingDelivery) {}
 
@@ -369,7 +374,12 @@ impl<A: Attempts> Scheduler<A> {
 
     /// Tells of those that were about to be attempted for the first time when their runner began to be left alone.
     fn tell_who_waits(&self, way: &Way) {
-        let held = self.lines.held().filter(|delivery| self.attempts.way(delivery) == *way);
+        if !self.attempts.is_awaited() {
+            return;
+        }
+        // All of a trigger go the same way.
+        let leads_there = |delivery: Option<&PendingDelivery>| delivery.is_some_and(|it| self.attempts.way(it) == *way);
+        let held = self.lines.held().filter(|held| leads_there(held.clone().next())).flatten();
         let new = self.due.waiting(way).chain(held).filter(|delivery| delivery.attempts == 0);
         new.for_each(|delivery| self.attempts.rests(delivery));
     }

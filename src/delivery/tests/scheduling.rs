@@ -2,7 +2,7 @@
 
 use super::*;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// Attempts whose runner is slow for some workspaces.
@@ -178,9 +178,14 @@ struct Mended {
     /// Whether the trigger 1 leads to the runner that answers; all others lead to the one that does not.
     mended: AtomicBool,
     changed: Notify,
+    /// Whether somebody waits for answers.
+    awaited: bool,
     called: Mutex<Vec<(u128, &'static str)>>,
+    /// Who was told that the runner is left alone.
+    rest: Mutex<Vec<u128>>,
     /// What is open, each time that it was told.
     open: Mutex<Vec<Vec<Arc<str>>>>,
+    asked: AtomicUsize,
 }
 
 impl Mended {
@@ -217,6 +222,7 @@ async fn hand_over(deliveries: &mpsc::Sender<PendingDelivery>, these: impl IntoI
 
 impl Attempts for Mended {
     fn way(&self, delivery: &PendingDelivery) -> Way {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Way { runner: self.runner(delivery.key.trigger).into(), workspace: "team-a".into() }
     }
 
@@ -226,6 +232,14 @@ impl Attempts for Mended {
 
     fn behind(&self, _: &PendingDelivery) -> bool {
         true
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
+    fn rests(&self, delivery: &PendingDelivery) {
+        self.rest.lock().unwrap().push(delivery.key.request.as_u128());
     }
 
     async fn moved(&self) {
@@ -291,6 +305,26 @@ async fn an_answer_of_the_new_runner_closes_nothing_of_the_old_one() {
     until(|| mended.was_called((100, "http://well")) && mended.was_called((102, "http://dead"))).await;
     assert!(!mended.was_called((100, "http://dead")) && mended.always_open());
     end.cancel();
+}
+
+#[tokio::test]
+async fn that_a_runner_is_left_alone_is_told_to_who_waits_and_costs_nothing_otherwise() {
+    for awaited in [false, true] {
+        let mended = Arc::new(Mended { awaited, ..Mended::default() });
+        let (deliveries, taken) = mpsc::channel(2000);
+        let end = CancellationToken::new();
+        tokio::spawn(Scheduler::new(mended.clone(), Limits::default()).run(taken, end.clone()));
+        let held = (1000..2000).map(|n| PendingDelivery { attempts: u32::from(n == 1999), ..pending(n, 100) });
+        hand_over(&deliveries, held).await;
+        (0..10).for_each(|n| deliveries.try_send(pending(n, 2)).unwrap());
+        until(|| mended.open.lock().unwrap().len() == 1).await;
+        let asked = mended.asked.load(Ordering::Relaxed);
+        assert!(asked < 100, "{asked}");
+        let mut told = mended.rest.lock().unwrap().clone();
+        told.sort_unstable();
+        assert!(told.into_iter().eq((1000..1999).filter(|_| awaited)));
+        end.cancel();
+    }
 }
 
 /// Runners on a clock that goes on by itself whenever nothing else is to be done.
