@@ -389,8 +389,11 @@ impl<A: Attempts> Scheduler<A> {
             return;
         }
         info!(under_way = self.running.len(), "waiting for deliveries under way");
-        let rest = async { while self.running.join_next().await.is_some() {} };
-        if tokio::time::timeout(GRACE, rest).await.is_err() {
+        let is_over = tokio::select! {
+            () = async { while self.running.join_next().await.is_some() {} } => false,
+            () = self.attempts.sleep(GRACE) => true,
+        };
+        if is_over {
             info!(under_way = self.running.len(), "deliveries were cut off; they are repeated after the next start");
             self.running.shutdown().await;
         }

@@ -1,6 +1,7 @@
 //! When deliveries are attempted, with attempts that only pretend.
 
 use super::*;
+use crate::spool::{Attempt, Next};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -500,6 +501,82 @@ async fn a_runner_that_is_busy_for_ever_is_asked_for_hours_and_then_given_up() {
     let seconds: Vec<u64> = simulated.attempts.lock().unwrap().iter().map(|(at, _)| at / 1000).collect();
     assert_eq!(seconds, [0, 1, 4, 13, 40, 121, 364, 1093, 2893, 4693, 6493, 8293]);
     assert_eq!(*simulated.dead.lock().unwrap(), [(8_293_000, "attempt 12 of 12 failed".to_owned())]);
+}
+
+/// Attempts whose runner answers, or never does, with a grace of milliseconds.
+struct Ending {
+    spool: Spool,
+    answers: bool,
+    begun: AtomicUsize,
+}
+
+impl Attempts for Ending {
+    fn way(&self, _: &PendingDelivery) -> Way {
+        Way { runner: "http://runner".into(), workspace: "team-a".into() }
+    }
+
+    fn ordered(&self, _: Uuid) -> bool {
+        false
+    }
+
+    fn behind(&self, _: &PendingDelivery) -> bool {
+        false
+    }
+
+    async fn moved(&self) {
+        std::future::pending().await
+    }
+
+    fn circuits(&self, _: &HashMap<Way, u64>) {}
+
+    fn unused(&self, _: HashSet<Way>) -> HashSet<Way> {
+        HashSet::new()
+    }
+
+    async fn sleep(&self, _: Duration) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    async fn attempt(&self, delivery: PendingDelivery) -> (After, RunnerHealth) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        if !self.answers {
+            return std::future::pending().await;
+        }
+        let attempt =
+            Attempt { at: 1, url: String::new(), status: Some(200), error: None, duration_ms: 1, answer: None };
+        self.spool.record_attempt(delivery.key, attempt, Next::Delivered).await.unwrap();
+        (After::Ended, RunnerHealth::Answers)
+    }
+
+    async fn requeued(&self) -> PendingDelivery {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_longer_than_the_grace_is_cut_off_and_repeated_after_the_restart() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let request = request(1, "push", "{}");
+    for (answers, attempts) in [(false, 0), (true, 1)] {
+        let spool = Spool::open(dir.path(), Default::default()).unwrap();
+        if !answers {
+            spool.append(request.clone()).await.unwrap();
+            let stored = spool.next_unmatched().await;
+            spool.store_match(stored.id, matched(&routes([trigger(1, "sub-1")]), &stored)).await.unwrap();
+        }
+        let runner = Arc::new(Ending { spool: spool.clone(), answers, begun: AtomicUsize::new(0) });
+        let mut scheduler = Scheduler::new(runner.clone(), Limits::default());
+        spool.pending().into_iter().for_each(|delivery| scheduler.add(delivery));
+        let (_keep, taken) = mpsc::channel(1);
+        let end = CancellationToken::new();
+        let running = tokio::spawn(scheduler.run(taken, end.clone()));
+        until(|| runner.begun.load(Ordering::Relaxed) == 1).await;
+        end.cancel();
+        tokio::time::timeout(Duration::from_secs(10), running).await.expect("it ends").unwrap();
+        let entry = spool.entry(request.id).unwrap().unwrap();
+        assert_eq!((entry.deliveries.len(), entry.deliveries[0].attempts.len()), (1, attempts));
+        assert_eq!(spool.is_pending(&entry.deliveries[0].key), !answers, "what was cut off is due as before");
+    }
 }
 
 #[tokio::test]
