@@ -43,7 +43,7 @@ pub(super) fn match_within(steps: u64, route: &Route, request: &Request, at: u64
         Ok(reading) => reading,
         Err(error) => return nothing(error.to_string()),
     };
-    let events = match route.plugin().events(&reading) {
+    let events = match route.plugin().events_while(&reading, || room.check_work()) {
         Ok(events) => events,
         Err(error) => return nothing(error.to_string()),
     };

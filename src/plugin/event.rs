@@ -171,6 +171,19 @@ impl Plugin {
     /// # Errors
     /// The list of events cannot be evaluated, is no list, or has more than 10,000 items.
     pub fn events(&self, reading: &Reading) -> Result<Vec<Event>, EvalError> {
+        self.events_while(reading, || Ok(()))
+    }
+
+    /// The same, as long as `may_go_on` allows it, which is asked before each event. Those after that have no name, for the
+    /// reason that it gives.
+    ///
+    /// # Errors
+    /// As [`Plugin::events`].
+    pub fn events_while(
+        &self,
+        reading: &Reading,
+        may_go_on: impl Fn() -> Result<(), String>,
+    ) -> Result<Vec<Event>, EvalError> {
         let values = match &self.callback.items {
             Some(items) => {
                 let variables = Variables::default().with("request", &reading.request).with("body", &reading.body);
@@ -181,6 +194,10 @@ impl Plugin {
         let mut ids = HashSet::new();
         let events = values.into_iter().enumerate().map(|(item, value)| {
             let mut event = Event { item, name: Ok(String::new()), own_id: None, value };
+            if let Err(why) = may_go_on() {
+                event.name = Err(EvalError::new(self.callback.event.field(), format!("is not evaluated: {why}")));
+                return event;
+            }
             let variables = reading.variables(&event);
             let id = self.callback.item_id.as_ref().and_then(|id| id.text(&variables).ok());
             let name = self.callback.event.text(&variables);

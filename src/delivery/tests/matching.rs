@@ -3,6 +3,7 @@
 use super::super::matching::match_within;
 use super::*;
 use crate::api::WorkflowTrigger;
+use crate::plugin::work_done;
 use crate::spool::SentBy;
 use k8s_openapi::jiff::Timestamp;
 use std::collections::HashSet;
@@ -166,6 +167,29 @@ fn the_work_of_a_request_is_bounded_however_many_events_and_triggers_it_has() {
     assert!(last.triggers.is_empty() && last.skipped.as_ref().unwrap().contains("10000 steps"), "{last:?}");
     // The next request has all of it again.
     assert!(match_within(1_000_000, &route, &many, 7).events.last().unwrap().skipped.is_none());
+}
+
+#[test]
+fn names_and_ids_of_events_count_as_work_before_all_of_them_are_known() {
+    let handle = routes([trigger(1, "sub-1")]);
+    let mut spec = plugin_spec();
+    spec.callback.items = Some("body".into());
+    spec.callback.item_id = Some("item.id".into());
+    spec.callback.event = "item.kind".into();
+    handle.update(|index| index.apply_plugin("forge", &spec));
+    let Lookup::Served(route) = handle.by_uid(Uuid::from_u128(1)) else { panic!("not served") };
+    let items = (0..10_000).map(|n| json!({"kind": "push", "id": n.to_string()})).collect::<Vec<_>>();
+    let many = request(1, "", &Value::from(items).to_string());
+    let before = work_done();
+    let matched = match_within(100_000, &route, &many, 7);
+    let done = work_done() - before;
+    assert!(done < 200_000, "{done}");
+    assert_eq!(matched.events.len(), 10_000);
+    let last = matched.events.last().unwrap();
+    let why = last.skipped.as_ref().unwrap();
+    assert!(last.name.is_empty() && why.contains("spec.callback.event is not evaluated: the events of"), "{why}");
+    // What it has done before that is enough for none of the triggers.
+    assert!(matched.events.iter().all(|event| event.skipped.is_some()));
 }
 
 #[test]
