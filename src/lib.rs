@@ -15,4 +15,5 @@ pub mod plugin;
 pub mod routes;
 pub mod spool;
 pub mod telemetry;
+pub mod turns;
 pub mod watch;

@@ -26,6 +26,7 @@ pub use tls::{SERVER_NAME, server_config};
 
 use crate::routes::{Handle, Lookup};
 use crate::spool::{Spool, SpoolError};
+use crate::turns::in_turn;
 use mask::Mask;
 use passing::Passing;
 use places::{Hall, Places};
@@ -47,15 +48,17 @@ struct Inner {
     spool: Spool,
     passing: Arc<Passing>,
     replica: Arc<str>,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
+    /// Of replays that hold a request against a trigger, one after the other: how many people ask for it is up to them.
+    matches: Arc<Semaphore>,
     watches: Hall,
 }
 
 impl Log {
     /// The log of the replica with this number.
     pub fn new(routes: Handle, spool: Spool, passing: Arc<Passing>, replica: Arc<str>) -> Self {
-        let (readers, watches) = (Semaphore::new(READERS), Hall::new(WATCHES));
-        Self(Arc::new(Inner { routes, spool, passing, replica, readers, watches }))
+        let (readers, matches) = (Arc::new(Semaphore::new(READERS)), Arc::new(Semaphore::new(1)));
+        Self(Arc::new(Inner { routes, spool, passing, replica, readers, matches, watches: Hall::new(WATCHES) }))
     }
 
     /// Reads the disk on a thread that may wait for it, when it is its turn.
@@ -63,9 +66,8 @@ impl Log {
         &self,
         work: impl FnOnce(&Log) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, SpoolError> {
-        let Ok(_turn) = self.0.readers.acquire().await else { return Err(SpoolError::Stopped) };
         let log = self.clone();
-        tokio::task::spawn_blocking(move || work(&log)).await.unwrap_or(Err(SpoolError::Stopped))
+        in_turn(&self.0.readers, move || work(&log)).await.unwrap_or(Err(SpoolError::Stopped))
     }
 
     /// What is known of a Subscription now: its plugin, and what must not be shown, as far as that is known.

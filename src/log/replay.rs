@@ -16,12 +16,9 @@ use crate::delivery::match_request;
 use crate::ingress::now_millis;
 use crate::routes::Lookup;
 use crate::spool::{DeliveryState, Entry, Matched, ReplayLine, SpoolError, TriggerOutcome};
-use tokio::sync::Semaphore;
+use crate::turns::in_turn;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-
-/// Replays that hold a request against a trigger, one after the other: how many people ask for it is up to them.
-static MATCHES: Semaphore = Semaphore::const_new(1);
 
 /// Why a request is not replayed.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +99,7 @@ impl Log {
         };
         let Some(rule) = route.rules().iter().find(|rule| rule.trigger.name == trigger) else { return Ok(None) };
         let (uid, request) = (rule.trigger.uid, entry.request.clone());
-        // Fails only if it is closed, which it never is.
-        let _turn = MATCHES.acquire().await;
-        let matched = spawn_blocking(move || match_request(&route, &request, now_millis())).await;
+        let matched = in_turn(&self.0.matches, move || match_request(&route, &request, now_millis())).await;
         Ok(Some(Now { uid, matched: matched.map_err(|_| SpoolError::Stopped)? }))
     }
 }

@@ -20,6 +20,7 @@ use super::listener::read;
 use super::workflow_trigger::plan::Missing;
 use crate::api::{ResourceAnswer, ResourceEvent, ResourceRunner, WorkflowTrigger, reason};
 use crate::plugin::{Facts, ObjectIdentity, Outgoing, Rendered, join};
+use crate::turns::in_turn;
 use crate::watch::Scope;
 use account::Account;
 use axum::Router;
@@ -42,6 +43,8 @@ const MAX_QUESTION: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(25);
 /// Objects that are made at the same time; further questions wait, unread.
 const AT_ONCE: usize = 16;
+/// Objects whose expressions are evaluated at the same time.
+const RENDERED: usize = 2;
 
 /// What makes the objects. Clones are the same.
 #[derive(Clone)]
@@ -53,6 +56,8 @@ struct Inner {
     switched_on: bool,
     kinds: Kinds,
     turns: Semaphore,
+    /// Of expressions that are evaluated, [`RENDERED`] objects at a time.
+    rendering: Arc<Semaphore>,
 }
 
 /// Why there is no object.
@@ -88,7 +93,8 @@ impl Resources {
     /// Makes objects in the namespaces of `scope`, if the administrator has `switched_on` that.
     pub fn new(client: Client, scope: Scope, switched_on: bool) -> Self {
         let kinds = Kinds::new(client.clone());
-        Self(Arc::new(Inner { client, scope, switched_on, kinds, turns: Semaphore::new(AT_ONCE) }))
+        let (turns, rendering) = (Semaphore::new(AT_ONCE), Arc::new(Semaphore::new(RENDERED)));
+        Self(Arc::new(Inner { client, scope, switched_on, kinds, turns, rendering }))
     }
 
     async fn answer(&self, body: Body) -> Response {
@@ -122,7 +128,7 @@ impl Resources {
             uid: event.trigger_uid,
             event: event.id,
         };
-        let object = identity.complete(rendered(trigger, event.clone()).await?).map_err(never)?;
+        let object = identity.complete(self.rendered(trigger, event.clone()).await?).map_err(never)?;
         let account = self.account(&event.namespace, &resource).await?;
         let path = self.path(&event.namespace, &resource).await?;
         let made = account.ask(Method::POST, &path, Some(&object)).await?;
@@ -147,6 +153,14 @@ impl Resources {
         let uid = event.trigger_uid.to_string();
         let found = api.get_opt(&event.trigger).await?.filter(|trigger| trigger.uid().as_ref() == Some(&uid));
         found.ok_or_else(|| never("the trigger was deleted"))
+    }
+
+    /// The object for an event, without its name. In a thread of its own, because expressions take their time.
+    async fn rendered(&self, trigger: WorkflowTrigger, event: ResourceEvent) -> Result<Value, Refusal> {
+        let rendered = in_turn(&self.0.rendering, move || render(&trigger, &event)).await;
+        let rendered =
+            rendered.unwrap_or_else(|_| Err("the object cannot be made: a defect, which was logged".to_owned()));
+        rendered.map_err(never)
     }
 
     /// The ServiceAccount of a runner, if it may be used.
@@ -207,36 +221,27 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.bytes().all(inner) && outer(text.as_bytes().first()) && outer(text.as_bytes().last())
 }
 
-/// Objects whose expressions are evaluated at the same time.
-static RENDERED: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
-
-/// The object for an event, without its name. In a thread of its own, because expressions take their time.
-async fn rendered(trigger: WorkflowTrigger, event: ResourceEvent) -> Result<Value, Refusal> {
-    let render = move || {
-        let outgoing = Outgoing::compile(&trigger.spec.runner, None).map_err(|mistakes| join(&mistakes))?;
-        let facts = Facts {
-            variables: &event.variables,
-            id: event.id,
-            event: &event.event,
-            item: event.item,
-            type_: &event.type_,
-            time: &event.time,
-            namespace: &event.namespace,
-            subscription: &event.subscription,
-            plugin: &event.plugin,
-            trigger: &event.trigger,
-            workflow: &event.workflow,
-            attempt: event.attempt,
-        };
-        match outgoing.render(&facts, &BTreeMap::new()).map_err(|error| error.to_string())? {
-            Rendered::Object(object) => Ok(object),
-            Rendered::Event(..) | Rendered::Request(..) => Err("the runner is none of the cluster".to_owned()),
-        }
+/// The object for an event, without its name.
+fn render(trigger: &WorkflowTrigger, event: &ResourceEvent) -> Result<Value, String> {
+    let outgoing = Outgoing::compile(&trigger.spec.runner, None).map_err(|mistakes| join(&mistakes))?;
+    let facts = Facts {
+        variables: &event.variables,
+        id: event.id,
+        event: &event.event,
+        item: event.item,
+        type_: &event.type_,
+        time: &event.time,
+        namespace: &event.namespace,
+        subscription: &event.subscription,
+        plugin: &event.plugin,
+        trigger: &event.trigger,
+        workflow: &event.workflow,
+        attempt: event.attempt,
     };
-    // Fails only if it is closed, which it never is.
-    let _turn = RENDERED.acquire().await;
-    let rendered = tokio::task::spawn_blocking(render).await;
-    rendered.unwrap_or_else(|_| Err("the object cannot be made: a defect, which was logged".to_owned())).map_err(never)
+    match outgoing.render(&facts, &BTreeMap::new()).map_err(|error| error.to_string())? {
+        Rendered::Object(object) => Ok(object),
+        Rendered::Event(..) | Rendered::Request(..) => Err("the runner is none of the cluster".to_owned()),
+    }
 }
 
 #[cfg(test)]
