@@ -123,10 +123,11 @@ fn lines(
     async_stream::stream! {
         let _slot = slot;
         let (sender, mut told) = mpsc::channel(QUEUE);
-        let mut begin = course.listens.is_some().then(|| Begin::of(&source.replicas));
+        let first = source.replicas.all();
+        let mut begin = course.listens.is_some().then(|| Begin::of(&first));
         // Ends with this stream, and its tasks with it.
         let mut all = JoinSet::new();
-        all.spawn(follow_all(source, course.clone(), sender));
+        all.spawn(follow_all(source, first, course.clone(), sender));
         let Course { place, seen, listens, .. } = course;
         let mut sender = Sender { selector: place.selector, seen, sent: HashSet::new(), form, include, listens };
         let end = tokio::time::sleep(life);
@@ -166,8 +167,8 @@ struct Begin {
 }
 
 impl Begin {
-    fn of(replicas: &Replicas) -> Self {
-        Self { awaited: replicas.all().into_iter().map(|replica| replica.number).collect(), silent: Vec::new() }
+    fn of(replicas: &[Replica]) -> Self {
+        Self { awaited: replicas.iter().map(|replica| replica.number.clone()).collect(), silent: Vec::new() }
     }
 
     /// Takes what a replica tells. Once nothing more is awaited, gives why some do not listen.
@@ -244,11 +245,13 @@ fn line(kind: &str, object: &Value) -> Bytes {
     format!("{}\n", json!({"type": kind, "object": object})).into()
 }
 
-/// Follows those that there are, until nobody listens any more.
-async fn follow_all(source: Source, mut course: Course, sender: mpsc::Sender<Told>) {
+/// Follows the first ones, each of which tells something of itself even if it is gone by now, and all that there are later,
+/// until nobody listens any more.
+async fn follow_all(source: Source, first: Vec<Replica>, mut course: Course, sender: mpsc::Sender<Told>) {
     let (mut tasks, mut followed, mut changes) = (JoinSet::new(), HashSet::new(), None);
+    let mut first = Some(first);
     loop {
-        for replica in source.replicas.all() {
+        for replica in first.take().unwrap_or_else(|| source.replicas.all()) {
             if followed.insert(replica.number.clone()) {
                 let since = course.seen.of(&replica.number).or(course.from);
                 tasks.spawn(follow(replica, source.turns.clone(), course.clone(), since, sender.clone()));
@@ -358,7 +361,38 @@ async fn hand(sender: &mpsc::Sender<Told>, told: Told) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::replicas::Remote;
     use super::*;
+    use crate::controller::replicas::log_service_for_tests;
+    use crate::log::places::{Hall, Places};
+    use futures::StreamExt;
+    use kube::runtime::watcher::Event;
+
+    #[tokio::test]
+    async fn a_replica_that_leaves_while_it_begins_is_not_awaited_for_ever() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let (service, mut slices) = log_service_for_tests(&[nobody, nobody]);
+        // Without an identity, each of them says at once that it cannot be asked.
+        let replicas = Replicas::Service(Remote::new(service, tokio::sync::watch::channel(None).1));
+        let source = Source { replicas, turns: Arc::new(Semaphore::new(1)) };
+        let place = Where { namespace: Some("team-a".to_owned()), selector: Selector::default() };
+        let from = Some(Version::NONE);
+        let course = Course { place, seen: Seen::default(), from, listens: Some("draft".to_owned()) };
+        let slot = Hall::new(Places { total: 1, each: 1 }).enter("team-a").unwrap();
+        let form = (Form::Objects, Include::None);
+        let mut lines = std::pin::pin!(lines(source, course, Duration::from_secs(60), form, slot));
+        assert!(futures::poll!(lines.next()).is_pending());
+        let gone = json!({"metadata": {"name": "slice-1"}, "addressType": "IPv4", "endpoints": []});
+        slices.apply_watcher_event(&Event::Delete(serde_json::from_value(gone).unwrap()));
+        let begun = tokio::time::timeout(Duration::from_secs(10), lines.next()).await.expect("it begins").unwrap();
+        let begun: Value = serde_json::from_slice(&begun.unwrap()).unwrap();
+        let silent = begun["object"]["metadata"]["annotations"][SILENT_ANNOTATION].as_str().unwrap();
+        assert!(
+            begun["type"] == "BOOKMARK" && silent.contains("replica 0 ") && silent.contains("replica 1 "),
+            "{begun}"
+        );
+    }
 
     fn version(age: u64) -> Version {
         Version::new(1_700_000_000_000, uuid::Uuid::nil(), 1_700_000_000_000 + age)
