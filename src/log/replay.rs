@@ -90,16 +90,19 @@ impl Log {
         Ok(Replayed::default())
     }
 
-    /// The trigger of this name as it is now, and what it says of the request's events; `None` if none is published.
+    /// The trigger of this name as it is now, and what it says of the request's events; `None` if none is published, or a
+    /// draft that listens.
     async fn trigger_now(&self, entry: &Entry, trigger: &str) -> Result<Option<Now>, ReplayError> {
         let route = match self.0.routes.by_uid(entry.request.subscription) {
             Lookup::Served(route) => route,
             Lookup::Waits { reason, .. } => return conflict(format!("the Subscription is not served: {reason}")),
             Lookup::Gone => return conflict("the Subscription was deleted, so nothing can be delivered for it"),
         };
-        let Some(rule) = route.rules().iter().find(|rule| rule.trigger.name == trigger) else { return Ok(None) };
+        let at = now_millis();
+        let mut awake = route.rules().iter().filter(|rule| rule.trigger.is_awake(at));
+        let Some(rule) = awake.find(|rule| rule.trigger.name == trigger) else { return Ok(None) };
         let (uid, request) = (rule.trigger.uid, entry.request.clone());
-        let matched = in_turn(&self.0.matches, move || match_request(&route, &request, now_millis())).await;
+        let matched = in_turn(&self.0.matches, move || match_request(&route, &request, at)).await;
         Ok(Some(Now { uid, matched: matched.map_err(|_| SpoolError::Stopped)? }))
     }
 }
@@ -183,7 +186,8 @@ fn lines_of_one(
     if refusals.is_empty() {
         return conflict(match now {
             None => format!(
-                "the Subscription has no published trigger {trigger}, and the request was never held against it"
+                "the Subscription has no trigger {trigger} that is published, or a draft that listens, and the request was \
+                 never held against it"
             ),
             Some(_) => format!("the request has nothing for the trigger {trigger}"),
         });

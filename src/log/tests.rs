@@ -14,6 +14,7 @@ use axum::body::Body;
 use futures::StreamExt;
 use http::StatusCode;
 use http_body_util::BodyExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -268,6 +269,28 @@ async fn a_request_of_a_subscription_that_is_gone_is_still_there() {
 }
 
 #[tokio::test]
+async fn a_replay_to_a_draft_whose_listening_is_over_says_that() {
+    let mut draft = wants(5, "main");
+    draft.spec.mode = crate::api::Mode::Draft;
+    let time = |second| Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap());
+    let listening = |until| Some(crate::api::Listening { requested: "x".into(), until });
+    let bench = Bench::new([]);
+    let id = bench.receive(1, 0, "push", MAIN).await;
+    let over = Trigger { listening: listening(time(1)), ..draft.clone() };
+    bench.routes.update(|index| index.apply_trigger(over));
+    let (status, why) = bench.replay(id, json!({"trigger": "trigger-5"})).await;
+    let why = why["error"].as_str().unwrap();
+    assert!(
+        status == StatusCode::CONFLICT && why.contains("trigger-5 that is published, or a draft that listens"),
+        "{why}"
+    );
+    let listens = Trigger { listening: listening(time(10_000_000_000)), ..draft };
+    bench.routes.update(|index| index.delete_trigger("team-a", "trigger-5"));
+    bench.routes.update(|index| index.apply_trigger(listens));
+    assert_eq!(bench.replay(id, json!({"trigger": "trigger-5"})).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_replay_delivers_again_under_the_same_id() {
     let bench = Bench::new([wants(1, "main"), wants(2, "release")]);
     let id = bench.receive(1, 0, "push", MAIN).await;
@@ -294,7 +317,7 @@ async fn a_replay_delivers_again_under_the_same_id() {
     let (status, why) = bench.replay(id, json!({"trigger": "trigger-2"})).await;
     assert!(status == StatusCode::CONFLICT && error(&why).contains("did not want the event push"), "{why}");
     let (status, why) = bench.replay(id, json!({"trigger": "trigger-9"})).await;
-    assert!(status == StatusCode::CONFLICT && error(&why).contains("no published trigger trigger-9"), "{why}");
+    assert!(status == StatusCode::CONFLICT && error(&why).contains("no trigger trigger-9 that is published"), "{why}");
     assert_eq!(bench.replay(Uuid::nil(), json!({})).await.0, StatusCode::NOT_FOUND);
     let refused = bench.pass(1, 9, Outcome::Refused);
     let (status, why) = bench.replay(refused, json!({})).await;
