@@ -143,7 +143,7 @@ impl Seen {
             note: (!notes.is_empty()).then(|| notes.join("; ")),
         };
         let about = About { replica: &state.replica, plugin: Some(route.plugin_name()), mask: &mask };
-        state.passing.keep(convert::passing(passed, &about));
+        state.passing.keep(convert::passing(passed, &about), state.spool.oldest(now_millis()));
     }
 }
 

@@ -24,10 +24,12 @@ pub use replay::ReplayError;
 pub use serve::{network, router};
 pub use tls::{SERVER_NAME, server_config};
 
+use crate::ingress::now_millis;
 use crate::routes::{Handle, Lookup};
 use crate::spool::{Spool, SpoolError};
 use crate::turns::in_turn;
 use mask::Mask;
+use model::Request;
 use passing::Passing;
 use places::{Hall, Places};
 use std::sync::Arc;
@@ -68,6 +70,13 @@ impl Log {
     ) -> Result<T, SpoolError> {
         let log = self.clone();
         in_turn(&self.0.readers, move || work(&log)).await.unwrap_or(Err(SpoolError::Stopped))
+    }
+
+    /// What is kept of a namespace's requests that are not stored, newest first.
+    fn passing(&self, namespace: &str) -> Vec<Arc<Request>> {
+        let oldest = self.0.spool.oldest(now_millis());
+        self.0.passing.forget(oldest, |uid| matches!(self.0.routes.by_uid(uid), Lookup::Gone));
+        self.0.passing.of_namespace(namespace)
     }
 
     /// What is known of a Subscription now: its plugin, and what must not be shown, as far as that is known.

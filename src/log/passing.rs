@@ -1,5 +1,5 @@
 //! What is known of requests that are not stored: refused ones, handshakes, repetitions. In memory, bounded, and gone after a
-//! restart.
+//! restart, with their Subscription, and when they are too old.
 //!
 //! An attacker who knows a callback URL can send as many of them as they like. So few are kept, at a bounded rate, and those
 //! of each kind and each Subscription push out only one another: nothing that is refused pushes out a handshake or a
@@ -96,12 +96,24 @@ impl Passing {
     }
 
     /// Keeps a request that was admitted.
-    pub fn keep(&self, request: Request) {
+    /// Those from before `oldest` (Unix milliseconds) are forgotten.
+    pub fn keep(&self, request: Request, oldest: u64) {
         let bytes = serde_json::to_vec(&request).map_or(ALL, |json| json.len()) + OVERHEAD;
         let request = Arc::new(request);
-        self.lock().keep(request.clone(), bytes);
+        let mut all = self.lock();
+        all.forget_before(oldest);
+        all.keep(request.clone(), bytes);
+        drop(all);
         // Fails if nobody watches.
         let _ = self.changes.send(request);
+    }
+
+    /// Forgets requests from before `oldest` (Unix milliseconds), and those of Subscriptions that are gone.
+    pub fn forget(&self, oldest: u64, is_gone: impl Fn(Uuid) -> bool) {
+        let mut all = self.lock();
+        all.forget_before(oldest);
+        let gone: Vec<Uuid> = all.shares.keys().filter(|uid| is_gone(**uid)).copied().collect();
+        gone.into_iter().for_each(|uid| all.forget_all_of(uid));
     }
 
     /// What is kept of a namespace, newest first.
@@ -148,6 +160,24 @@ impl All {
         while self.bytes > ALL {
             let Some((_, &(subscription, ring))) = self.order.first_key_value() else { return };
             self.drop_oldest(subscription, ring);
+        }
+    }
+
+    fn forget_before(&mut self, oldest: u64) {
+        while let Some((_, &(subscription, ring))) = self.order.first_key_value() {
+            let kept = self.shares.get(&subscription).and_then(|share| share.rings[ring].kept.front());
+            if kept.is_none_or(|kept| kept.request.version().position().0 >= oldest) {
+                return;
+            }
+            self.drop_oldest(subscription, ring);
+        }
+    }
+
+    fn forget_all_of(&mut self, subscription: Uuid) {
+        let Some(share) = self.shares.remove(&subscription) else { return };
+        self.bytes -= share.bytes;
+        for kept in share.rings.iter().flat_map(|ring| &ring.kept) {
+            self.order.remove(&kept.number);
         }
     }
 
@@ -200,10 +230,10 @@ mod tests {
     #[test]
     fn a_flood_of_one_kind_costs_only_its_own() {
         let passing = Passing::default();
-        passing.keep(request(1, 0, Outcome::Duplicate, 10));
-        passing.keep(request(1, 1, Outcome::Handshake, 10));
-        passing.keep(request(2, 2, Outcome::Refused, 10));
-        (3..1000).for_each(|n| passing.keep(request(1, n, Outcome::Refused, 4096)));
+        passing.keep(request(1, 0, Outcome::Duplicate, 10), 0);
+        passing.keep(request(1, 1, Outcome::Handshake, 10), 0);
+        passing.keep(request(2, 2, Outcome::Refused, 10), 0);
+        (3..1000).for_each(|n| passing.keep(request(1, n, Outcome::Refused, 4096), 0));
         assert_eq!((kept(&passing, Outcome::Duplicate).len(), kept(&passing, Outcome::Handshake).len()), (1, 1));
         let refused = kept(&passing, Outcome::Refused);
         assert_eq!(refused.len(), KEPT + 1);
@@ -212,12 +242,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_old_is_forgotten_when_something_comes() {
+        let passing = Passing::default();
+        passing.keep(request(1, 0, Outcome::Refused, 10), 0);
+        passing.keep(request(2, 1, Outcome::Duplicate, 10), 0);
+        passing.keep(request(1, 2, Outcome::Refused, 10), 1_700_000_000_001);
+        let left: Vec<u64> = passing.of_namespace("team-a").iter().map(|r| r.version().position().0).collect();
+        assert_eq!(left, [1_700_000_000_002, 1_700_000_000_001]);
+        let mut all = passing.lock();
+        all.forget_all_of(Uuid::from_u128(1));
+        assert_eq!((all.order.len(), all.shares.len()), (1, 1));
+        all.forget_before(u64::MAX);
+        assert_eq!((all.order.len(), all.bytes), (0, 0));
+    }
+
+    #[test]
     fn memory_is_bounded_for_each_and_for_all() {
         let passing = Passing::default();
         for subscription in 0..400 {
             for n in 0..60 {
                 let outcome = [Outcome::Refused, Outcome::Handshake, Outcome::Duplicate][n as usize % 3];
-                passing.keep(request(subscription, n, outcome, 4096));
+                passing.keep(request(subscription, n, outcome, 4096), 0);
             }
         }
         let all = passing.lock();

@@ -119,7 +119,7 @@ impl Log {
     /// # Errors
     /// If the disk fails, or what is on it is damaged.
     pub fn one(&self, namespace: &str, id: Uuid) -> Result<Option<Request>, SpoolError> {
-        let passing = self.0.passing.of_namespace(namespace).into_iter().find(|request| request.metadata.uid == id);
+        let passing = self.passing(namespace).into_iter().find(|request| request.metadata.uid == id);
         if let Some(request) = passing {
             return Ok(Some((*request).clone()));
         }
@@ -134,7 +134,7 @@ impl Log {
     pub fn list(&self, namespace: &str, question: &Question) -> Result<Page, SpoolError> {
         let limit = question.limit.unwrap_or(USUAL).clamp(1, MOST);
         let mut place: Option<Version> = question.before.as_deref().and_then(|before| before.parse().ok());
-        let mut passing: VecDeque<_> = self.0.passing.of_namespace(namespace).into();
+        let mut passing: VecDeque<_> = self.passing(namespace).into();
         passing
             .retain(|r| question.wants(r) && place.is_none_or(|p| r.version() < p && !r.version().is_of_the_same(p)));
         let mut stored = Stored::new(self, namespace, question, place);
@@ -211,7 +211,7 @@ impl<'a> Stored<'a> {
 pub fn changed_since(log: &Log, namespace: &str, question: &Question, since: u64) -> Vec<Request> {
     let mut stored = Stored::new(log, namespace, question, None);
     let mut reader = Reader::new(log);
-    let passing = log.0.passing.of_namespace(namespace).into_iter();
+    let passing = log.passing(namespace).into_iter();
     let passing = passing.filter(|request| question.wants(request) && request.version().touched() >= since);
     // Their content is not told, so it is not kept until all are found.
     let mut found: Vec<Request> = passing.map(|request| (*request).clone().without_content()).collect();

@@ -43,7 +43,7 @@ impl Log {
         let spool = self.0.spool.clone();
         let entry = spawn_blocking(move || spool.entry(id)).await.map_err(|_| SpoolError::Stopped)??;
         let Some(entry) = entry.filter(|entry| entry.request.namespace == namespace) else {
-            let passing = self.0.passing.of_namespace(namespace);
+            let passing = self.passing(namespace);
             return Err(match passing.iter().find(|request| request.metadata.uid == id) {
                 Some(request) => ReplayError::Conflict(format!(
                     "the request was not stored (its outcome is {}), so there is nothing to deliver",

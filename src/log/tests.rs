@@ -34,8 +34,13 @@ struct Bench {
 impl Bench {
     /// The Subscriptions 1 and 2 of `team-a`, 3 of `team-b`, and these triggers.
     fn new(triggers: impl IntoIterator<Item = Trigger>) -> Self {
+        // What came at `NOW` is years old.
+        Self::with_retention(Duration::from_secs(1 << 32), triggers)
+    }
+
+    fn with_retention(retention: Duration, triggers: impl IntoIterator<Item = Trigger>) -> Self {
         let dir = TempDir::new().unwrap();
-        let spool = Spool::open(dir.path(), Limits::default()).unwrap();
+        let spool = Spool::open(dir.path(), Limits { retention, ..Limits::default() }).unwrap();
         let routes = Handle::new(Metrics::new());
         routes.update(|index| {
             index.apply_plugin("forge", &plugin_spec());
@@ -101,7 +106,7 @@ impl Bench {
             verification: None,
             note: None,
         };
-        self.log.0.passing.keep(passing(passed, &About { replica: "7", plugin: Some("forge"), mask: &mask }));
+        self.log.0.passing.keep(passing(passed, &About { replica: "7", plugin: Some("forge"), mask: &mask }), 0);
         id
     }
 
@@ -266,6 +271,22 @@ async fn a_request_of_a_subscription_that_is_gone_is_still_there() {
     let (status, why) = bench.replay(id, json!({"trigger": "trigger-1"})).await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(why["error"].as_str().unwrap().contains("Subscription was deleted"), "{why}");
+}
+
+#[tokio::test]
+async fn what_is_not_stored_goes_with_its_subscription_and_its_age() {
+    let bench = Bench::new([]);
+    let (first, second) = (bench.pass(1, 0, Outcome::Refused), bench.pass(2, 1, Outcome::Refused));
+    assert_eq!(bench.names("").await, [second, first]);
+    bench.routes.update(|index| index.delete_route(Uuid::from_u128(1)));
+    assert_eq!(bench.names("").await, [second]);
+    // It is not shown again if the Subscription comes back.
+    bench.routes.update(|index| index.apply_route(published(1)));
+    assert_eq!(bench.names("").await, [second]);
+    let short = Bench::with_retention(Duration::from_secs(3600), []);
+    let old = short.pass(1, 0, Outcome::Refused);
+    assert!(short.names("").await.is_empty());
+    assert_eq!(send(router(short.log.clone()), get(&format!("/log/team-a/requests/{old}"))).await.0, 404);
 }
 
 #[tokio::test]
