@@ -1,7 +1,9 @@
 // Reads {"now": seconds} and writes requests that the vendors' own libraries have signed; where a library only verifies, Node.js
-// has signed after the vendor's page, and `verify.mjs` asks the library.
+// has signed after the vendor's page, and `verify.mjs` asks the library. `covered` are the headers that the signature covers
+// besides the body; `method` and `url` are there where it covers them.
 import { createHmac, generateKeyPairSync, sign as signWithKey } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { Signature as HubSpot } from "@hubspot/api-client";
 import { sign } from "@octokit/webhooks-methods";
 import { Webhook as StandardWebhook } from "standardwebhooks";
 import { Webhook as SvixWebhook } from "svix";
@@ -20,6 +22,7 @@ const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(tex
   const library = new StandardWebhook(secret);
   requests.push({
     plugin: "standard-webhooks", library: "standardwebhooks", secret, body, signature: "webhook-signature",
+    covered: ["webhook-id", "webhook-timestamp"],
     headers: {
       ...json, "webhook-id": "msg_1", "webhook-timestamp": String(now), "webhook-signature": library.sign("msg_1", date, body),
     },
@@ -27,6 +30,7 @@ const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(tex
   const svix = new SvixWebhook(secret);
   requests.push({
     plugin: "standard-webhooks", library: "svix", secret, body, signature: "svix-signature",
+    covered: ["svix-id", "svix-timestamp"],
     headers: { ...json, "svix-id": "msg_2", "svix-timestamp": String(now), "svix-signature": svix.sign("msg_2", date, body) },
   });
 }
@@ -81,7 +85,10 @@ const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(tex
     ...json, "x-gitlab-event": "Push Hook", "webhook-id": "msg_3", "webhook-timestamp": String(now),
     "webhook-signature": new StandardWebhook(secret).sign("msg_3", date, body),
   };
-  requests.push({ plugin: "gitlab", library: "standardwebhooks", secret, body, signature: "webhook-signature", headers });
+  requests.push({
+    plugin: "gitlab", library: "standardwebhooks", secret, body, signature: "webhook-signature",
+    covered: ["webhook-id", "webhook-timestamp"], headers,
+  });
 }
 
 {
@@ -89,6 +96,7 @@ const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(tex
   const body = "command=%2Fdeploy&text=now&trigger_id=1.2";
   requests.push({
     plugin: "slack", library: "@slack/bolt", secret, body, signature: "x-slack-signature",
+    covered: ["x-slack-request-timestamp"],
     headers: {
       "content-type": "application/x-www-form-urlencoded", "x-slack-request-timestamp": String(now),
       "x-slack-signature": `v0=${hmac(secret, `v0:${now}:${body}`, "hex")}`,
@@ -124,6 +132,7 @@ const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(tex
   const body = JSON.stringify({ type: 2, id: "1", token: "t", data: { name: "deploy" } });
   requests.push({
     plugin: "discord", library: "discord-interactions", secret, body, signature: "x-signature-ed25519",
+    covered: ["x-signature-timestamp"],
     headers: {
       ...json, "x-signature-timestamp": String(now),
       "x-signature-ed25519": signWithKey(null, Buffer.from(now + body), privateKey).toString("hex"),
@@ -131,4 +140,35 @@ const hmac = (secret, text, encoding) => createHmac("sha256", secret).update(tex
   });
 }
 
-process.stdout.write(JSON.stringify(requests));
+{
+  const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const secret = publicKey.export({ type: "spki", format: "der" }).toString("base64");
+  const body = JSON.stringify([{ event: "delivered", sg_event_id: "1", email: "é@example.com" }]) + "\r\n";
+  requests.push({
+    plugin: "sendgrid", library: "@sendgrid/eventwebhook", secret, body,
+    signature: "x-twilio-email-event-webhook-signature", covered: ["x-twilio-email-event-webhook-timestamp"],
+    headers: {
+      ...json, "x-twilio-email-event-webhook-timestamp": String(now),
+      "x-twilio-email-event-webhook-signature": signWithKey("sha256", Buffer.from(now + body), privateKey).toString("base64"),
+    },
+  });
+}
+
+{
+  const secret = "5C1fe2b7-d94a-4e0b-9c55-0a3d1c7e8f21";
+  const body = JSON.stringify([{ subscriptionType: "contact.creation", eventId: 1, objectId: 5 }]);
+  const [method, url, query, timestamp] = ["POST", "https://hooks.example.com/hooks/0123456789abcdef", "a=b", String(now * 1000)];
+  const signed = { clientSecret: secret, url: `${url}?${query}`, requestBody: body, timestamp };
+  requests.push({
+    plugin: "hubspot", library: "@hubspot/api-client", secret, body, method, url, query, signature: "x-hubspot-signature-v3",
+    covered: ["x-hubspot-request-timestamp"],
+    headers: {
+      ...json, "x-hubspot-request-timestamp": timestamp, "x-hubspot-signature-v3": HubSpot.getSignature(method, "v3", signed),
+    },
+  });
+}
+
+const written = requests.map((request) => ({
+  ...request, headers: Object.entries(request.headers), body: Buffer.from(request.body).toString("base64"),
+}));
+process.stdout.write(JSON.stringify(written));
