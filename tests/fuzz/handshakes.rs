@@ -68,3 +68,41 @@ fn handshake_codes() {
         Ok(())
     });
 }
+
+/// Where the question is signed, nobody else gets an answer, and the code in it is made with the key that has signed it.
+#[test]
+fn handshake_verified() {
+    let plugin = plugin(json!({"handshakes": [{
+        "when": "body.type == 'url_validation'", "verified": true,
+        "hmac": {"of": "body.token", "algorithm": "sha256", "encoding": "hex"},
+        "answer": {"body": "{'token': body.token, 'code': hmac}"},
+    }], "verification": [{"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex"}}]}));
+    let sign =
+        |key: &str, text: &[u8]| hex::encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text));
+    let kinds = prop_oneof![8 => Just("url_validation"), 1 => Just("url_verification"), 1 => Just("push")];
+    let cases = (kinds, ".{0,40}", any::<(bool, bool, bool)>(), any::<prop::sample::Index>(), 1_u8..=255);
+    hold("tests/fuzz/regressions/verified.txt", &cases, |(kind, token, (old, signed, changes), at, difference)| {
+        let secrets = ["the new secret", "the old secret"];
+        let key = secrets[usize::from(old)];
+        let mut body = json!({"type": kind, "token": token}).to_string().into_bytes();
+        let signature = sign(if signed { key } else { "a guess" }, &body);
+        if changes {
+            let at = at.index(body.len());
+            body[at] ^= difference;
+        }
+        let headers = vec![("content-type", b"application/json".to_vec()), ("x-sig", signature.into_bytes())];
+        let sent = Sent { headers, body, ..Sent::default() };
+        let secrets = secrets.map(Secret::from);
+        let answered = sent.ask(0, |request| {
+            // As the ingress asks.
+            let reply = plugin.handshake(request, &secrets)?;
+            (!reply.verified || plugin.verify(request, &secrets).is_ok()).then_some(reply)
+        });
+        prop_assert_eq!(answered.is_some(), kind == "url_validation" && signed && !changes, "{:?}", sent);
+        if let Some(reply) = answered {
+            let answer: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+            prop_assert_eq!(answer, json!({"token": token, "code": sign(key, token.as_bytes())}));
+        }
+        Ok(())
+    });
+}

@@ -80,7 +80,13 @@ impl Sent {
     }
 
     fn is_accepted(&self, plugin: &Plugin, at: i64, secret: &str) -> bool {
-        self.ask(at, |request| plugin.verify(request, &[Secret::from(secret)])).is_ok()
+        self.is_accepted_with(plugin, at, &[secret])
+    }
+
+    /// The same while there are several secrets, as during a rotation.
+    fn is_accepted_with(&self, plugin: &Plugin, at: i64, secrets: &[&str]) -> bool {
+        let secrets: Vec<_> = secrets.iter().map(|secret| Secret::from(*secret)).collect();
+        self.ask(at, |request| plugin.verify(request, &secrets)).is_ok()
     }
 }
 

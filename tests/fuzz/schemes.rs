@@ -33,8 +33,8 @@ pub struct Scheme {
     pub headers: &'static [&'static str],
     pub covers_body: bool,
     pub covers_query: bool,
-    /// What a body means to the signature, where it is not each byte.
-    pub meaning: fn(&[u8]) -> Vec<u8>,
+    /// What is the same for requests that mean the same to the signature, where that is not each byte.
+    pub meaning: fn(&Sent) -> Sent,
 }
 
 fn text_secret(seed: &[u8; 32]) -> String {
@@ -52,17 +52,18 @@ fn ed25519(seed: &[u8; 32]) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes")
 }
 
-/// An EC key from a seed, as PKCS#8 without its public part is not read: the scalar and the point that belongs to it.
-pub fn p256() -> (Vec<u8>, Vec<u8>) {
-    static KEY: std::sync::OnceLock<(Vec<u8>, Vec<u8>)> = std::sync::OnceLock::new();
-    KEY.get_or_init(|| {
+/// One of two EC keys, as PKCS#8, and its point: `ring` makes none from a seed, so the seed's first bit says which.
+pub fn p256(seed: &[u8; 32]) -> (&'static [u8], &'static [u8]) {
+    static KEYS: std::sync::OnceLock<[(Vec<u8>, Vec<u8>); 2]> = std::sync::OnceLock::new();
+    let make = || {
         let random = SystemRandom::new();
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key");
         let pair =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &random).expect("a key");
         (document.as_ref().to_vec(), pair.public_key().as_ref().to_vec())
-    })
-    .clone()
+    };
+    let (key, point) = &KEYS.get_or_init(|| [make(), make()])[usize::from(seed[0] >> 7)];
+    (key, point)
 }
 
 fn spki(point: &[u8]) -> Vec<u8> {
@@ -85,19 +86,23 @@ pub fn all() -> Vec<Scheme> {
         headers: &["x-sig"],
         covers_body: true,
         covers_query: false,
-        meaning: <[u8]>::to_vec,
+        meaning: Sent::clone,
     };
     vec![
-        scheme(
-            "HMAC SHA-256, hexadecimal, with a prefix",
-            json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex", "prefix": "sha256="}}),
-            |seed, m| {
-                let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[&m.body]);
-                sent(m, vec![("x-sig", format!("sha256={}", hex::encode(code)))])
-            },
-        ),
+        Scheme {
+            meaning: |sent| each_header(sent, lower_digest),
+            ..scheme(
+                "HMAC SHA-256, hexadecimal, with a prefix",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex", "prefix": "sha256="}}),
+                |seed, m| {
+                    let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[&m.body]);
+                    sent(m, vec![("x-sig", format!("sha256={}", hex::encode(code)))])
+                },
+            )
+        },
         Scheme {
             headers: &["x-sig", "x-time", "x-id"],
+            meaning: |sent| each_header(sent, without_padding),
             ..scheme(
                 "HMAC SHA-512 over time, a header and the body, base64url",
                 json!({"hmac": {"header": "x-sig", "algorithm": "sha512", "encoding": "base64url",
@@ -131,18 +136,83 @@ pub fn all() -> Vec<Scheme> {
                 },
             )
         },
-        scheme(
-            "HMAC in a list with its time",
-            json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex",
-                "list": {"separator": ",", "key": "v1"},
-                "signed": [{"timestamp": {}}, {"literal": "."}, {"body": {}}],
-                "timestamp": {"element": "t", "tolerance": "5m"}}}),
-            |seed, m| {
-                let time = TIME.to_string();
-                let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[time.as_bytes(), b".", &m.body]);
-                sent(m, vec![("x-sig", format!("t={time},v1={}", hex::encode(code)))])
-            },
-        ),
+        Scheme {
+            meaning: |sent| each_header(sent, |text| entries(&lower_digest(text), ",")),
+            ..scheme(
+                "HMAC in a list with its time",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex",
+                    "list": {"separator": ",", "key": "v1"},
+                    "signed": [{"timestamp": {}}, {"literal": "."}, {"body": {}}],
+                    "timestamp": {"element": "t", "tolerance": "5m"}}}),
+                |seed, m| {
+                    let time = TIME.to_string();
+                    let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[time.as_bytes(), b".", &m.body]);
+                    sent(m, vec![("x-sig", format!("t={time},v1={}", hex::encode(code)))])
+                },
+            )
+        },
+        Scheme {
+            meaning: |sent| each_header(sent, |text| entries(text, " ")),
+            secret: |seed| format!("key-{}", STANDARD.encode(seed)),
+            ..scheme(
+                "HMAC in a list of spaces, the key in base64",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "base64",
+                    "list": {"separator": " ", "key": "v1", "assignment": ","},
+                    "key": {"encoding": "base64", "prefix": "key-"}}}),
+                |seed, m| {
+                    sent(
+                        m,
+                        vec![("x-sig", format!("v1,{}", STANDARD.encode(mac(hmac::HMAC_SHA256, seed, &[&m.body]))))],
+                    )
+                },
+            )
+        },
+        Scheme {
+            covers_query: true,
+            headers: &[],
+            meaning: |sent| parameters(sent, &["sig", "nonce"]),
+            ..scheme(
+                "HMAC in the query over a parameter and the body, the key in hexadecimal",
+                json!({"hmac": {"query": "sig", "algorithm": "sha512", "encoding": "hex", "key": {"encoding": "hex"},
+                    "signed": [{"query": "nonce"}, {"literal": "."}, {"body": {}}]}}),
+                |seed, m| {
+                    let code = mac(hmac::HMAC_SHA512, seed, &[m.id.as_bytes(), b".", &m.body]);
+                    let mut query = form_urlencoded::Serializer::new(String::new());
+                    query.append_pair("nonce", &m.id).append_pair("sig", &hex::encode(code));
+                    Sent { query: query.finish(), ..sent(m, vec![]) }
+                },
+            )
+        },
+        Scheme {
+            headers: &[],
+            meaning: |sent| fields(sent, &["/sig/value", "/sig/time", "/sig/token"]),
+            ..scheme(
+                "HMAC in a field of the body over other fields",
+                json!({"hmac": {"field": "body.sig.value", "algorithm": "sha256", "encoding": "hex",
+                    "signed": [{"timestamp": {}}, {"expression": "body.sig.token"}],
+                    "timestamp": {"field": "body.sig.time", "tolerance": "5m"}}}),
+                |seed, m| {
+                    let (time, token) = (TIME.to_string(), hex::encode(&m.body));
+                    let code =
+                        mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[time.as_bytes(), token.as_bytes()]);
+                    let body = json!({"sig": {"value": hex::encode(code), "time": time, "token": token}});
+                    Sent { body: body.to_string().into_bytes(), ..sent(m, vec![]) }
+                },
+            )
+        },
+        Scheme {
+            meaning: |sent| each_header(sent, lower_digest),
+            ..scheme(
+                "HMAC over a body with its time in it",
+                json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex",
+                    "timestamp": {"field": "body.time", "unit": "milliseconds", "tolerance": "5m"}}}),
+                |seed, m| {
+                    let body = json!({"time": TIME * 1000, "data": hex::encode(&m.body)}).to_string().into_bytes();
+                    let code = mac(hmac::HMAC_SHA256, text_secret(seed).as_bytes(), &[&body]);
+                    Sent { body, ..sent(m, vec![("x-sig", hex::encode(code))]) }
+                },
+            )
+        },
         Scheme {
             headers: &["webhook-signature", "webhook-id", "webhook-timestamp"],
             secret: |seed| format!("whsec_{}", STANDARD.encode(seed)),
@@ -163,6 +233,7 @@ pub fn all() -> Vec<Scheme> {
         Scheme {
             headers: &["x-sig", "x-time"],
             secret: |seed| hex::encode(ed25519(seed).public_key()),
+            meaning: |sent| each_header(sent, lower_digest),
             ..scheme(
                 "Ed25519",
                 json!({"publicKey": {"header": "x-sig", "algorithm": "ed25519", "encoding": "hex", "keyEncoding": "hex",
@@ -176,19 +247,14 @@ pub fn all() -> Vec<Scheme> {
             )
         },
         Scheme {
-            secret: |seed| {
-                let (_, point) = p256();
-                // Another seed is another key: one that is none.
-                let wrong = seed[0] == 0xff;
-                STANDARD.encode(spki(if wrong { &[4; 65] } else { &point }))
-            },
+            secret: |seed| STANDARD.encode(spki(p256(seed).1)),
             ..scheme(
                 "ECDSA P-256",
                 json!({"publicKey": {"header": "x-sig", "algorithm": "ecdsaP256Sha256", "encoding": "base64",
                     "keyEncoding": "base64", "signed": [{"body": {}}]}}),
-                |_, m| {
+                |seed, m| {
                     let random = SystemRandom::new();
-                    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &p256().0, &random);
+                    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, p256(seed).0, &random);
                     let signature = pair.expect("a key").sign(&random, &m.body).expect("a signature");
                     sent(m, vec![("x-sig", STANDARD.encode(signature.as_ref()))])
                 },
@@ -196,6 +262,7 @@ pub fn all() -> Vec<Scheme> {
         },
         Scheme {
             headers: &["x-sig", "x-time"],
+            meaning: |sent| each_header(sent, lower_digest),
             ..scheme(
                 "HMAC over the body and a time as RFC 3339 writes it",
                 json!({"hmac": {"header": "x-sig", "algorithm": "sha256", "encoding": "hex",
@@ -210,7 +277,7 @@ pub fn all() -> Vec<Scheme> {
         },
         Scheme {
             covers_query: true,
-            meaning: sorted_form,
+            meaning: |sent| Sent { body: sorted_form(&sent.body), ..sent.clone() },
             ..scheme(
                 "HMAC over URL and sorted form",
                 json!({"hmac": {"header": "x-sig", "algorithm": "sha1", "encoding": "base64",
@@ -232,6 +299,7 @@ pub fn all() -> Vec<Scheme> {
         },
         Scheme {
             covers_body: false,
+            meaning: |sent| each_header(sent, basic_credentials),
             ..scheme("password", json!({"token": {"header": "x-sig", "basic": true}}), |seed, m| {
                 sent(m, vec![("x-sig", format!("Basic {}", STANDARD.encode(format!(":{}", text_secret(seed)))))])
             })
@@ -251,6 +319,56 @@ pub fn all() -> Vec<Scheme> {
             },
         ),
     ]
+}
+
+/// The request with each header's text as it is read.
+fn each_header(sent: &Sent, read: impl Fn(&str) -> String) -> Sent {
+    let mut sent = sent.clone();
+    for (_, value) in &mut sent.headers {
+        *value = read(&String::from_utf8_lossy(value)).into_bytes();
+    }
+    sent
+}
+
+/// Digits of a digest in hexadecimal may be of either case; what stands around them may not.
+fn lower_digest(text: &str) -> String {
+    let is_other = |char: char| !char.is_ascii_hexdigit();
+    let lower = |part: &str| {
+        let (digits, rest) = part.split_at(part.trim_end_matches(is_other).len());
+        if digits.len() < 32 { part.to_owned() } else { digits.to_ascii_lowercase() + rest }
+    };
+    text.split_inclusive(is_other).map(lower).collect()
+}
+
+/// Base64 for URLs may have its padding or not.
+fn without_padding(text: &str) -> String {
+    text.trim_end_matches('=').to_owned()
+}
+
+/// A list may have empty entries, and white space around the others.
+fn entries(text: &str, separator: &str) -> String {
+    text.split(separator).map(str::trim).filter(|entry| !entry.is_empty()).collect::<Vec<_>>().join(separator)
+}
+
+/// The scheme's name is read in either case (RFC 7617), with white space behind it, and the user is nobody's concern.
+fn basic_credentials(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_at_checked(6) else { return text.to_owned() };
+    format!("{}{}", scheme.to_ascii_lowercase(), without_padding(rest.trim()))
+}
+
+/// Nothing of the query counts but these parameters, each of which must be there once.
+fn parameters(sent: &Sent, names: &[&str]) -> Sent {
+    let all = form_urlencoded::parse(sent.query.as_bytes()).filter(|(name, _)| names.contains(&name.as_ref()));
+    let mut all: Vec<_> = all.map(|(name, value)| (name.into_owned(), lower_digest(&value))).collect();
+    all.sort();
+    Sent { query: format!("{all:?}"), ..sent.clone() }
+}
+
+/// Nothing of the body counts but these fields, if it can be read.
+fn fields(sent: &Sent, pointers: &[&str]) -> Sent {
+    let Ok(body) = serde_json::from_slice::<Value>(&sent.body) else { return sent.clone() };
+    let found = pointers.iter().map(|pointer| body.pointer(pointer).and_then(Value::as_str).map(lower_digest));
+    Sent { body: format!("{:?}", found.collect::<Vec<_>>()).into_bytes(), ..sent.clone() }
 }
 
 /// Names and values of a form, sorted, with nothing in between: so Twilio signs it, and two forms may mean the same to it.
