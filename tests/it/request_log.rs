@@ -1,6 +1,6 @@
 //! The request log as people read it: by kubectl, through the real API server, each with their own rights.
 
-use crate::support::{NAMESPACE, PATIENCE, Workspace, callback_url, note_secret, shared};
+use crate::support::{PATIENCE, Workspace, callback_url, note_secret, shared};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use bellhop::api::Subscription;
@@ -288,17 +288,25 @@ pub async fn roles(workspace: &Workspace<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The path of a watch that ends after a second.
+fn watch(namespace: &str, of: &str) -> String {
+    format!("/apis/log.bellhop.dev/v1alpha1/namespaces/{namespace}/{of}watch=true&timeoutSeconds=1")
+}
+
+/// What a draft captures, as a resource of [`watch`].
+const CAPTURES: &str = "captures?fieldSelector=metadata.name%3Dsketch&";
+
 /// One who asks, and what they are answered to each question.
 struct Row<'a> {
     who: &'a str,
     kubeconfig: &'a Path,
     reads: bool,
-    /// Replays and sends.
+    /// Replays, sends and listens.
     works: bool,
 }
 
 #[tokio::test]
-async fn ordinary_roles_decide_who_reads_replays_and_sends() -> Result<()> {
+async fn ordinary_roles_decide_who_reads_replays_sends_and_listens() -> Result<()> {
     if left_out() {
         return Ok(());
     }
@@ -308,6 +316,10 @@ async fn ordinary_roles_decide_who_reads_replays_and_sends() -> Result<()> {
         workspace.connect("acme-web", "review").await?;
         workspace.push("main", "a.txt").await?;
         workspace.runner.wait_for(1, PATIENCE).await?;
+        let mut draft = workspace.trigger("sketch", "acme-web");
+        draft["spec"]["mode"] = json!("Draft");
+        workspace.create_trigger(draft).await?;
+        workspace.trigger_is("sketch", "True", "Draft").await?;
     }
     let subscription = a.api::<Subscription>().get("acme-web").await?;
     let secret = forge(&callback_url(&subscription)?).await?;
@@ -327,9 +339,11 @@ async fn ordinary_roles_decide_who_reads_replays_and_sends() -> Result<()> {
         Row { who: "nobody", kubeconfig: &nobody, reads: false, works: false },
     ];
     let (ns_a, ns_b) = (a.namespace.as_str(), b.namespace.as_str());
+    let [watch_a, watch_b] = [ns_a, ns_b].map(|namespace| watch(namespace, "requests?"));
+    let [listen_a, listen_b] = [ns_a, ns_b].map(|namespace| watch(namespace, CAPTURES));
     for row in rows {
         let ask = async |args: &[&str]| kubectl(a, Some(row.kubeconfig), args).await;
-        let reading: [(&[&str], bool); 9] = [
+        let questions: [(&[&str], bool); 14] = [
             (&["-n", ns_a, "get", RESOURCE], row.reads),
             (&["-n", ns_a, "get", RESOURCE, &of_a], row.reads),
             (&["-n", ns_a, "get", RESOURCE, &of_a, "-o", "yaml"], row.reads),
@@ -340,14 +354,19 @@ async fn ordinary_roles_decide_who_reads_replays_and_sends() -> Result<()> {
             (&["get", RESOURCE, "-A"], false),
             (&["-n", ns_a, "delete", RESOURCE, &of_a], false),
             (&["-n", ns_a, "label", RESOURCE, &of_a, "a=b"], false),
+            (&["get", "--raw", &watch_a], row.reads),
+            (&["get", "--raw", &watch_b], false),
+            (&["get", "--raw", "/apis/log.bellhop.dev/v1alpha1/requests?watch=true&timeoutSeconds=1"], false),
+            (&["get", "--raw", &listen_a], row.works),
+            (&["get", "--raw", &listen_b], false),
         ];
-        for (args, expected) in reading {
+        for (args, expected) in questions {
             let answer = ask(args).await?;
             ensure!(answer.is_ok() == expected, "{}: {args:?}: {answer:?}", row.who);
             ensure!(!format!("{answer:?}").contains(ns_b) || !expected, "{}: {args:?}: {answer:?}", row.who);
         }
-        let watch = ["--request-timeout=3s", "-n", ns_b, "get", RESOURCE, "-w"];
-        ensure!(ask(&watch).await?.is_err(), "{}: follows the other workspace", row.who);
+        let follow = ["--request-timeout=3s", "-n", ns_b, "get", RESOURCE, "-w"];
+        ensure!(ask(&follow).await?.is_err(), "{}: follows the other workspace", row.who);
         let before = a.runner.count();
         let done = replay(a, Some(row.kubeconfig), ns_a, &of_a, "review").await?;
         ensure!(done.is_ok() == row.works, "{}: {done:?}", row.who);
@@ -465,11 +484,24 @@ async fn who_goes_past_the_api_server_or_is_anonymous_is_refused() -> Result<()>
             ensure!(asked.status().as_u16() == expected, "{who}: {path}: {}", asked.status());
         }
     }
-    // The front proxy for a user who is nobody.
-    let anonymous = workspace.control_plane.kubeconfig_for("anonymous", json!({}))?;
-    for args in [&["get", RESOURCE, "-A"][..], &["-n", NAMESPACE, "get", RESOURCE]] {
-        let answer = kubectl(workspace, Some(&anonymous), args).await?;
-        ensure!(answer.is_err(), "{args:?}: {answer:?}");
+    // The API server itself, without anything that says who asks.
+    let (namespace, name) = (workspace.namespace.as_str(), format!("0-{}", uuid::Uuid::new_v4()));
+    let base = workspace.control_plane.url().context("the cluster is one of the tests")?;
+    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build()?;
+    let own = format!("/apis/log.bellhop.dev/v1alpha1/namespaces/{namespace}");
+    let questions = [
+        client.get(format!("{base}/apis/log.bellhop.dev/v1alpha1/requests")),
+        client.get(format!("{base}{own}/requests")),
+        client.get(format!("{base}{own}/requests/{name}")),
+        client.get(format!("{base}{}", watch(namespace, "requests?"))),
+        client.get(format!("{base}{}", watch(namespace, CAPTURES))),
+        client.post(format!("{base}{own}/requests/{name}/replay")).body(r#"{"kind": "Replay"}"#),
+        client.post(format!("{base}{own}/subscriptions/acme-web/send")).body(r#"{"kind": "Send"}"#),
+    ];
+    for question in questions {
+        let (answer, asked) = (question.try_clone().context("its body is there")?.send().await?, question.build()?);
+        let said = (answer.status().as_u16(), answer.text().await?);
+        ensure!(said.0 == 403 && said.1.contains("system:anonymous"), "{} {}: {said:?}", asked.method(), asked.url());
     }
     Ok(())
 }
