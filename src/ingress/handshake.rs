@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 const SECRETS: &str = "/internal/secrets";
 /// How long the controller may take: senders wait for ten seconds, and should be told to come back before that. A secret that
 /// is stored all the same is known when they do.
-const DEADLINE: Duration = Duration::from_secs(8);
+pub(super) const DEADLINE: Duration = Duration::from_secs(8);
 
 /// Why a handshake is not answered.
 #[derive(Debug, PartialEq, Eq)]

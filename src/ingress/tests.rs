@@ -4,6 +4,7 @@ mod answers;
 mod handshakes;
 mod logged;
 mod sent;
+mod waits;
 
 use super::*;
 use crate::api::PublishedRoute;

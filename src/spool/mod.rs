@@ -115,6 +115,12 @@ impl Drop for Inner {
     }
 }
 
+/// A disk that does nothing as long as this is kept.
+#[cfg(test)]
+pub struct Stall<'a> {
+    _fault: MutexGuard<'a, Option<tests::Fault>>,
+}
+
 impl Spool {
     /// When the oldest finished requests that are still kept at `now` may have ended; both in Unix milliseconds.
     pub fn oldest(&self, now: u64) -> u64 {
@@ -154,6 +160,12 @@ impl Spool {
             fault,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Lets the disk stand still: what is asked to be written waits.
+    #[cfg(test)]
+    pub fn stall(&self) -> Stall<'_> {
+        Stall { _fault: self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Stores a verified request. Returns only when it is durable, or when what it repeats is. A
