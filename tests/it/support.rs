@@ -11,11 +11,12 @@ use bellhop_harness::process::Process;
 use bellhop_harness::runner::{Recorded, Runner};
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const NAMESPACE: &str = "bellhop-system";
 pub const INGRESS_NAMESPACE: &str = "bellhop-ingress";
+/// The Service of the ingress of a [`Pair`], which nobody has made.
+const SERVICE: &str = "nowhere";
 
 /// The Bellhop on the shared control plane. No test stops it.
 pub async fn shared() -> &'static Bellhop {
@@ -90,30 +93,71 @@ pub struct Pair {
     data: PathBuf,
     internal: String,
     name: String,
+    /// Whether the replicas have host names of their own.
+    as_pods: bool,
 }
 
 impl Pair {
     /// `name` is that of files, and not used elsewhere.
     pub fn start(name: &str, control_plane: &ControlPlane) -> Result<Pair> {
+        Pair::start_at(name, control_plane, IpAddr::from([127, 0, 0, 1]), false)
+    }
+
+    /// The same, where each replica of the ingress has a host name as a pod of a StatefulSet has it, which takes root, and
+    /// tells its log at an address that an EndpointSlice may have: see [`Pair::joins`].
+    pub async fn start_as_pods(name: &str, control_plane: &ControlPlane, address: IpAddr) -> Result<Pair> {
+        let pair = Pair::start_at(name, control_plane, address, true)?;
+        let port = pair.internal.parse::<SocketAddr>()?.port();
+        control_plane.register_request_log(NAMESPACE, port).await?;
+        Ok(pair)
+    }
+
+    fn start_at(name: &str, control_plane: &ControlPlane, address: IpAddr, as_pods: bool) -> Result<Pair> {
         let (internal, public) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
-        let log_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let log_address = SocketAddr::new(address, free_port()?);
         let (public_url, kubeconfig) = (format!("http://{public}"), control_plane.kubeconfig().to_owned());
         let data = world::dir().join(format!("{name}-ingress"));
-        let options = ["--public-url", &public_url, "--ingress-service", "nowhere", "--internal-listen", &internal];
-        let options: Vec<&str> = options.into_iter().chain(["--resource-runners"]).collect();
-        let _controller = spawn(name, "controller", &options, &kubeconfig)?;
-        let ingress = spawn_ingress(name, &public, log_address, &data, &internal, &kubeconfig)?;
+        let options = ["--public-url", &public_url, "--ingress-service", SERVICE, "--internal-listen", &internal];
+        let log = ["--log-api-service", "v1alpha1.log.bellhop.dev"].into_iter().filter(|_| as_pods);
+        let options: Vec<&str> = options.into_iter().chain(["--resource-runners"]).chain(log).collect();
+        let _controller = spawn(name, "controller", &options, &kubeconfig, None)?;
+        let host = as_pods.then_some("bellhop-ingress-0");
+        let ingress = spawn_ingress(name, &public, log_address, &data, &internal, &kubeconfig, host)?;
         let name = name.to_owned();
-        Ok(Pair { _controller, ingress, public_url, log_address, kubeconfig, data, internal, name })
+        Ok(Pair { _controller, ingress, public_url, log_address, kubeconfig, data, internal, name, as_pods })
     }
 
     /// Starts another replica of the ingress, with a spool of its own.
     pub fn another_ingress(&self) -> Result<Ingress> {
         let public = format!("127.0.0.1:{}", free_port()?);
-        let log_address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let log_address = SocketAddr::new(self.log_address.ip(), free_port()?);
         let (name, data) = (format!("{}-another", self.name), world::dir().join(format!("{}-another", self.name)));
-        let _process = spawn_ingress(&name, &public, log_address, &data, &self.internal, &self.kubeconfig)?;
-        Ok(Ingress { _process, public_url: format!("http://{public}"), log_address })
+        let host = self.as_pods.then_some("bellhop-ingress-1");
+        let process = spawn_ingress(&name, &public, log_address, &data, &self.internal, &self.kubeconfig, host)?;
+        Ok(Ingress { process, public_url: format!("http://{public}"), log_address })
+    }
+
+    /// Makes the replica with this number an endpoint of the Service, at which the controller asks for its log.
+    pub async fn joins(client: &Client, number: u32, log: SocketAddr) -> Result<()> {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("ingress-{number}"), "labels": {"kubernetes.io/service-name": SERVICE}},
+            "ports": [{"name": "log", "port": log.port()}],
+            "endpoints": [{
+                "addresses": [log.ip()], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "name": format!("bellhop-ingress-{number}")},
+            }],
+        });
+        let api = Api::<EndpointSlice>::namespaced(client.clone(), NAMESPACE);
+        api.patch(&format!("ingress-{number}"), &PatchParams::apply("test").force(), &Patch::Apply(slice)).await?;
+        Ok(())
+    }
+
+    /// It is no endpoint any more.
+    pub async fn leaves(client: &Client, number: u32) -> Result<()> {
+        let api = Api::<EndpointSlice>::namespaced(client.clone(), NAMESPACE);
+        api.delete(&format!("ingress-{number}"), &DeleteParams::default()).await?;
+        Ok(())
     }
 
     /// The callback URL of a Subscription, and its secret. There is no Service that leads to the ingress, so the webhook is not
@@ -132,14 +176,15 @@ impl Pair {
         self.ingress.kill9();
         let public = self.public_url.trim_start_matches("http://");
         let (log, data, internal) = (self.log_address, &self.data, &self.internal);
-        self.ingress = spawn_ingress(&self.name, public, log, data, internal, &self.kubeconfig)?;
+        let host = self.as_pods.then_some("bellhop-ingress-0");
+        self.ingress = spawn_ingress(&self.name, public, log, data, internal, &self.kubeconfig, host)?;
         Ok(())
     }
 }
 
 /// A further replica of the ingress; ends when it is dropped.
 pub struct Ingress {
-    _process: Process,
+    pub process: Process,
     pub public_url: String,
     pub log_address: SocketAddr,
 }
@@ -151,15 +196,22 @@ fn spawn_ingress(
     data: &Path,
     internal: &str,
     kubeconfig: &Path,
+    host: Option<&str>,
 ) -> Result<Process> {
     let (log, url) = (log.to_string(), format!("https://{internal}"));
     let data = data.to_str().context("the folder is text")?;
     let options = ["--listen", public, "--data-dir", data, "--controller-url", &url, "--log-address", &log];
-    spawn(name, "ingress", &options, kubeconfig)
+    spawn(name, "ingress", &options, kubeconfig, host)
 }
 
-fn spawn(name: &str, part: &str, options: &[&str], kubeconfig: &Path) -> Result<Process> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
+/// `host` is the name that the machine has for the process.
+fn spawn(name: &str, part: &str, options: &[&str], kubeconfig: &Path, host: Option<&str>) -> Result<Process> {
+    const NAMED: &str = r#"echo "$0" > /proc/sys/kernel/hostname && exec "$@""#;
+    let binary = env!("CARGO_BIN_EXE_bellhop");
+    let mut command = Command::new(if host.is_some() { "unshare" } else { binary });
+    if let Some(host) = host {
+        command.args(["--uts", "--", "sh", "-c", NAMED, host, binary]);
+    }
     command
         .arg(part)
         .args(["--private-listen", &format!("127.0.0.1:{}", free_port()?), "--log-format", "json"])

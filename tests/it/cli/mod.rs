@@ -1,5 +1,6 @@
 //! The commands of a person who works with Bellhop, as that person has them: the real binary, a kubeconfig, a terminal.
 
+mod listening;
 mod log;
 mod plugin;
 mod real_log;
