@@ -14,6 +14,7 @@ mod pagination;
 mod promises;
 mod recorded;
 mod resource;
+mod shown;
 mod signatures;
 mod signing;
 mod steps;

@@ -4,13 +4,15 @@ use super::calls::{access_token, given};
 use super::page::catalogue;
 use super::*;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A request of `tests/catalogue`.
 pub(super) struct Recorded {
     query: String,
     headers: Vec<(String, String)>,
     body: String,
+    /// Whether its sender is proven.
+    pub(super) verified: bool,
 }
 
 impl Recorded {
@@ -18,21 +20,44 @@ impl Recorded {
         CallbackRequest::stored("POST", &self.query, &self.headers, self.body.as_bytes())
     }
 
+    /// All of a plugin's folder. GitHub's has payloads too, whose files are named as the event, with a number.
+    pub(super) fn all(folder: &Path) -> Vec<Recorded> {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let read = |file: PathBuf| match file.extension()?.to_str()? {
+            "http" => Some(Self::read(&file)),
+            "json" => Self::payload(&file),
+            _ => None,
+        };
+        files.filter_map(read).collect()
+    }
+
+    fn payload(file: &Path) -> Option<Recorded> {
+        let (event, _) = file.file_stem()?.to_str()?.rsplit_once('-')?;
+        let headers = headers(&[("content-type", "application/json"), ("x-github-event", event)]);
+        Some(Recorded { query: String::new(), headers, body: text(file), verified: true })
+    }
+
     fn read(file: &Path) -> Recorded {
-        let whole = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let whole = text(file);
         let (head, body) = whole.split_once("\r\n\r\n").or_else(|| whole.split_once("\n\n")).unwrap();
         let mut lines = head.lines();
         let target = lines.next().unwrap().split(' ').nth(1).unwrap();
+        let case: Value = serde_saphyr::from_str(&text(&file.with_extension("yaml"))).unwrap();
         let headers = lines.map(|line| line.split_once(':').unwrap());
         Recorded {
             query: target.split_once('?').map_or("", |(_, query)| query).to_owned(),
             headers: headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect(),
             body: body.to_owned(),
+            verified: case["expect"]["verified"] != json!(false),
         }
     }
 }
 
-fn folder(plugin: &str) -> std::path::PathBuf {
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+pub(super) fn folder(plugin: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/catalogue").join(plugin)
 }
 
