@@ -50,6 +50,46 @@ fn cases(name: &str) -> BTreeSet<String> {
     kinds
 }
 
+/// What a side of a plugin was held against, and the tests that do so.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Side {
+    against: String,
+    tests: Vec<String>,
+}
+
+/// `tests/catalogue/NAME/shown.json`: what shows that the plugin is right.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shown {
+    callbacks: Side,
+    /// Of a plugin that makes no calls, nothing.
+    calls: Option<Side>,
+}
+
+fn shown(name: &str) -> Shown {
+    let path = file("tests/catalogue").join(name).join("shown.json");
+    serde_json::from_str(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Whether a test with this path is in the sources, such as `catalogue::gitea::FUNCTION` of the integration tests.
+fn is_a_test(path: &str) -> bool {
+    let Some((module, function)) = path.rsplit_once("::") else { return false };
+    let module = module.replace("::", "/");
+    let places = ["tests/it", "src"].into_iter().map(|folder| file(folder).join(format!("{module}.rs")));
+    let texts = places.filter_map(|place| std::fs::read_to_string(place).ok());
+    texts.into_iter().any(|text| {
+        let mut before = "";
+        text.lines().any(|line| {
+            let attributed = ["#[test", "#[tokio::test"].iter().any(|attribute| before.starts_with(attribute));
+            before = line.trim();
+            // Those of `rehearsals!` have no `fn`.
+            attributed && before.contains(&format!("fn {function}("))
+                || before.starts_with(&format!("{function}: vendor::"))
+        })
+    })
+}
+
 fn methods(plugin: &TriggerPlugin) -> String {
     let authorization = &plugin.spec.authorization;
     let key = authorization.api_key.as_ref().map(|_| "apiKey");
@@ -96,9 +136,13 @@ plugins and from the requests that they are tested with.
 - **Events**: how many there are; `bellhop events PLUGIN` lists them with their parameters and variables.
 - **Tested with**: requests in `tests/catalogue`. *Recorded* ones were sent by the real system; a *vendor*'s are published
   examples or vectors, signed by the vendor or its library; *documented* ones were made after the documentation.
+- **Callbacks**, **Calls**: the best that the plugin was held against. *live*: the real system, which the tests run. *vendor*: payloads
+  or vectors that the vendor has published, or signatures that its own library makes or verifies; then the payloads are as *Tested
+  with* says. *schema*: the vendor's own description of its API. *documented*: requests, and a server of the tests, that were made
+  after the vendor's pages. Nothing but *live* shows that the system does as its pages say.
 
-| Plugin | System | Methods | Events | Verification | Webhook | Tested with |
-|---|---|---|---|---|---|---|
+| Plugin | System | Methods | Events | Verification | Webhook | Tested with | Callbacks | Calls |
+|---|---|---|---|---|---|---|---|---|
 "
     .to_owned();
     let catalogue = catalogue();
@@ -110,6 +154,7 @@ plugins and from the requests that they are tested with.
         };
         let verifications = spec.callback.verification.iter().map(verification).collect::<Vec<_>>().join(", or ");
         let cases = cases(name).into_iter().collect::<Vec<_>>().join(", ");
+        let shown = shown(name);
         let row = [
             format!("[`{name}`](#{name})"),
             system,
@@ -118,6 +163,8 @@ plugins and from the requests that they are tested with.
             verifications,
             renewal(plugin),
             cases,
+            shown.callbacks.against,
+            shown.calls.map_or_else(|| "none".to_owned(), |calls| calls.against),
         ];
         writeln!(page, "| {} |", row.join(" | ")).unwrap();
     }
@@ -128,6 +175,7 @@ plugins and from the requests that they are tested with.
         }
         let file = format!("charts/bellhop-plugins/plugins/{name}.yaml");
         writeln!(page, "[The plugin](../{file}), with the pages that its facts come from.").unwrap();
+        writeln!(page, "[The tests](../tests/catalogue/{name}/shown.json) that show that it is right.").unwrap();
         if self::file("tests/catalogue").join(name).join("README.md").exists() {
             writeln!(page, "[The requests](../tests/catalogue/{name}/README.md) that it is tested with.").unwrap();
         }
@@ -162,6 +210,24 @@ fn every_plugin_of_the_catalogue_compiles_and_says_what_it_is() {
         assert!(spec.description.is_some(), "{name}: description");
         assert!(!cases(&name).is_empty(), "{name} is tested with nothing");
     }
+}
+
+#[test]
+fn what_shows_that_a_plugin_is_right_is_there() {
+    for (name, plugin) in catalogue() {
+        let shown = shown(&name);
+        let makes_calls = plugin.spec.webhook.as_ref().is_some_and(|webhook| webhook.create.is_some());
+        assert_eq!(shown.calls.is_some(), makes_calls, "{name}: calls");
+        let calls = shown.calls.iter().map(|side| (side, ["live", "schema", "documented"]));
+        for (side, words) in [(&shown.callbacks, ["live", "vendor", "documented"])].into_iter().chain(calls) {
+            assert!(words.contains(&side.against.as_str()), "{name}: {} is none of {words:?}", side.against);
+            assert!(!side.tests.is_empty(), "{name}: no test shows it");
+            for test in &side.tests {
+                assert!(is_a_test(test), "{name}: there is no test {test}");
+            }
+        }
+    }
+    assert!(!is_a_test("catalogue::gitea::the_webhook") && !is_a_test("vendors::plugins::plugin"));
 }
 
 #[test]
