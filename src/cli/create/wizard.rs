@@ -12,6 +12,10 @@ use dialoguer::theme::ColorfulTheme;
 use dialoguer::{Confirm, Input, MultiSelect, Select};
 use serde_json::{Map, Value, json};
 
+/// Columns that a question leaves to its answer, if it can: of what takes more than a line, one line alone is cleared. A
+/// description that is too long for that stands before its question.
+const ROOM: usize = 50;
+
 /// What the questions are made of.
 pub struct Facts<'a> {
     /// The plugin.
@@ -82,7 +86,14 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 fn parameter(name: &str, facts: &Facts<'_>) -> anyhow::Result<Option<Value>> {
     let schema = facts.parameters.schema(name);
     let required = facts.parameters.required().iter().any(|one| one == name);
-    let prompt = prompt(name, &schema, required);
+    let mut prompt = prompt(name, &schema, required);
+    let columns = usize::from(Term::stderr().size().1);
+    if let Some((question, description)) = prompt.split_once(": ")
+        && console::measure_text_width(&prompt) + ROOM > columns
+    {
+        eprintln!("{description}");
+        prompt = question.to_owned();
+    }
     let theme = theme();
     if let Some(choices) = schema.get("enum").and_then(Value::as_array) {
         let mut labels: Vec<String> = choices.iter().map(|one| clean(&spelt(one))).collect();

@@ -68,6 +68,29 @@ impl Terminal {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What a person sees in the end: the lines of the screen, without the blanks at their ends.
+    pub fn screen(&self) -> Vec<String> {
+        let mut screen = Screen::default();
+        let shown = self.shown();
+        let mut chars = shown.chars();
+        while let Some(char) = chars.next() {
+            match char {
+                '\r' => screen.column = 0,
+                '\n' => screen.line += 1,
+                '\u{8}' => screen.column = screen.column.saturating_sub(1),
+                '\u{1b}' => {
+                    let rest = chars.as_str();
+                    let end = rest.find(|char: char| char.is_ascii_alphabetic()).map_or(rest.len(), |at| at + 1);
+                    screen.steer(&rest[..end]);
+                    chars = rest[end..].chars();
+                }
+                '\u{7}' => {}
+                _ => screen.put(char),
+            }
+        }
+        screen.lines.into_iter().map(|line| line.into_iter().collect::<String>().trim_end().to_owned()).collect()
+    }
+
     /// The command's process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -86,6 +109,66 @@ impl Terminal {
                 bail!("it does not end:\n{}", self.shown());
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Columns of the screen.
+const WIDTH: usize = 120;
+
+/// A screen that never scrolls.
+#[derive(Default)]
+struct Screen {
+    lines: Vec<Vec<char>>,
+    line: usize,
+    column: usize,
+}
+
+impl Screen {
+    fn put(&mut self, char: char) {
+        if self.column == WIDTH {
+            (self.line, self.column) = (self.line + 1, 0);
+        }
+        let line = self.current();
+        let column = self.column;
+        let line = &mut self.lines[line];
+        if line.len() <= column {
+            line.resize(column + 1, ' ');
+        }
+        line[column] = char;
+        self.column += 1;
+    }
+
+    fn current(&mut self) -> usize {
+        if self.lines.len() <= self.line {
+            self.lines.resize(self.line + 1, Vec::new());
+        }
+        self.line
+    }
+
+    /// A sequence behind its escape character: where the next character goes, and what is cleared. Colours are none of it.
+    fn steer(&mut self, sequence: &str) {
+        let Some(parameter) = sequence.strip_prefix('[') else { return };
+        let Some((at, command)) = parameter.char_indices().next_back() else { return };
+        let number = parameter[..at].parse::<usize>().ok();
+        let by = number.unwrap_or(1);
+        match command {
+            'A' => self.line = self.line.saturating_sub(by),
+            'B' => self.line += by,
+            'C' => self.column = (self.column + by).min(WIDTH),
+            'D' => self.column = self.column.saturating_sub(by),
+            'G' => self.column = by.saturating_sub(1),
+            'K' => {
+                let (line, column) = (self.current(), self.column);
+                let from = if number == Some(2) { 0 } else { column };
+                self.lines[line].truncate(from);
+            }
+            'J' => {
+                let (line, column) = (self.current(), self.column);
+                self.lines[line].truncate(column);
+                self.lines.truncate(line + 1);
+            }
+            _ => {}
         }
     }
 }

@@ -23,14 +23,15 @@ async fn the_questions_lead_to_a_subscription() -> Result<()> {
     terminal.expect("lower-case letters").await?;
     terminal.type_(&"\u{7f}".repeat(4))?;
     terminal.type_("acme-web\r")?;
-    terminal.expect("baseURL (string (uri)): Where Gitea is").await?;
+    terminal.expect("Where Gitea is, such as").await?;
+    terminal.expect("baseURL (string (uri))").await?;
     terminal.type_("nowhere\r")?;
     terminal.expect("nowhere").await?;
     terminal.type_(&"\u{7f}".repeat(7))?;
     terminal.type_(&format!("{}\r", workspace.base_url))?;
-    terminal.expect("organization (string, may be left empty): Organization").await?;
+    terminal.expect("organization (string, may be left empty)").await?;
     terminal.type_(RETURN)?;
-    terminal.expect("owner (string, may be left empty): Owner").await?;
+    terminal.expect("owner (string, may be left empty)").await?;
     terminal.type_(&format!("{}\r", workspace.user.name))?;
     terminal.expect("Subscribe to all").await?;
     terminal.type_("y")?;
@@ -45,6 +46,39 @@ async fn the_questions_lead_to_a_subscription() -> Result<()> {
     terminal.type_("y")?;
     terminal.expect("subscription.bellhop.dev/acme-web applied").await?;
     ensure!(terminal.end().await? == 0);
+    let namespace = &workspace.namespace;
+    let expected = [
+        &format!("A Subscription to Gitea, in the namespace {namespace}."),
+        "✔ Name of the Subscription · acme-web",
+        "Where Gitea is, such as https://git.example.com, without a slash at the end",
+        &format!("✔ baseURL (string (uri)) · {}", workspace.base_url),
+        "Organization, for a webhook of all its repositories; instead of owner and repository",
+        "✔ organization (string, may be left empty) ·",
+        "Owner of the repository, such as acme",
+        &format!("✔ owner (string, may be left empty) · {}", workspace.user.name),
+        "✔ Subscribe to all 17 events? (recommended: each WorkflowTrigger chooses its own) · yes",
+        "✔ How is it authorized? · apiKey   credentials from a Secret with token",
+        &format!("✔ The Secret with the credentials · Secret {SECRET}"),
+        "apiVersion: bellhop.dev/v1alpha1",
+        "kind: Subscription",
+        "metadata:",
+        "  name: acme-web",
+        &format!("  namespace: {namespace}"),
+        "spec:",
+        "  authorization:",
+        "    apiKey:",
+        "      secretRef:",
+        &format!("        name: {SECRET}"),
+        "  parameters:",
+        &format!("    baseURL: {}", workspace.base_url),
+        &format!("    owner: {}", workspace.user.name),
+        "    repository: web",
+        "  pluginRef:",
+        "    name: gitea",
+        &format!("✔ Apply it to the namespace {namespace}? · yes"),
+        "subscription.bellhop.dev/acme-web applied",
+    ];
+    ensure!(terminal.screen() == expected, "{:#?}", terminal.screen());
     // Whatever turns a colour on turns it off again.
     ensure!(!terminal.shown().contains("\u{1b}[0m"), "NO_COLOR: {:?}", terminal.shown());
 
