@@ -6,9 +6,11 @@ use anyhow::{Context, Result, ensure};
 use bellhop_harness::cluster::PATIENCE;
 use bellhop_harness::{eventually, process, world as files};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 const REQUESTS: &str = "requests.log.bellhop.dev";
 const SERVICE: &str = "apiservice/v1alpha1.log.bellhop.dev";
@@ -61,6 +63,7 @@ async fn kubectl_reads_and_replays_what_all_replicas_have() -> Result<()> {
         ensure!(!story.out.contains(&secret), "{name}: the callback secret is shown");
     }
     roles_decide(&team, &names["0"]).await?;
+    a_draft_listens_at_both_replicas(&team, &url, &secret).await?;
     a_replica_that_hangs_is_named(world, &team, &names).await?;
     without_a_controller(world, &team, &names["0"]).await?;
     team.delete().await?;
@@ -123,6 +126,65 @@ async fn roles_decide(team: &Team, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Somebody who listens to the draft with `bellhop listen`.
+struct Listener {
+    process: tokio::process::Child,
+    /// What it said before it listened.
+    said: Vec<String>,
+}
+
+/// Listens for so long, and waits until that has begun.
+async fn listen(team: &Team, time: &str) -> Result<Listener> {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_bellhop"));
+    command.args(["listen", "sketch", "--count", "0", "--for", time, "-o", "name", "-n", &team.namespace]);
+    command.env("KUBECONFIG", team.world.cluster.control_plane.kubeconfig()).kill_on_drop(true);
+    let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(process.stderr.take().context("it has a standard error")?).lines();
+    let mut said = Vec::new();
+    let begins = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with("Listening to sketch until ") {
+                return Ok(());
+            }
+            said.push(line);
+        }
+        anyhow::bail!("it has ended")
+    };
+    let begun = tokio::time::timeout(PATIENCE, begins).await;
+    begun.context("it says nothing").and_then(|begun| begun).with_context(|| format!("bellhop listen: {said:?}"))?;
+    Ok(Listener { process, said })
+}
+
+/// What either replica takes is captured, and nothing is missing: it listens at both before it says so.
+async fn a_draft_listens_at_both_replicas(team: &Team, url: &str, secret: &str) -> Result<()> {
+    team.apply(json!({
+        "apiVersion": "bellhop.dev/v1alpha1",
+        "kind": "WorkflowTrigger",
+        "metadata": {"name": "sketch"},
+        "spec": {
+            "subscriptionRef": {"name": "acme-web"}, "event": "push", "workflow": "review", "mode": "Draft",
+            "runner": {"service": {"name": "runner", "port": 8090, "path": "/runs"}},
+        },
+    }))
+    .await?;
+    team.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "workflowtrigger.bellhop.dev/sketch"]).await?;
+    let listener = listen(team, "20s").await?;
+    ensure!(listener.said.is_empty(), "{:?}", listener.said);
+    // For a fraction of the time, so that the last one is told in time.
+    let traffic = Traffic::start(url, secret, "listen")?;
+    traffic.goes_on(40, Duration::from_secs(10)).await?;
+    let tally = traffic.stop().await?;
+    let output = listener.process.wait_with_output().await?;
+    ensure!(output.status.success(), "bellhop listen ended with {}", output.status);
+    let shown = String::from_utf8(output.stdout)?;
+    let names: BTreeSet<_> = shown.lines().collect();
+    ensure!(names.len() == tally.accepted.len(), "{} of {} were captured", names.len(), tally.accepted.len());
+    for replica in ["0-", "1-"] {
+        ensure!(names.iter().any(|name| name.starts_with(replica)), "nothing of replica {replica}: {shown}");
+    }
+    Ok(())
+}
+
 /// Frozen, a replica takes connections and answers nothing.
 async fn a_replica_that_hangs_is_named(world: &World, team: &Team, names: &BTreeMap<String, String>) -> Result<()> {
     let Some(node) = world.cluster.node() else { return Ok(()) };
@@ -136,7 +198,10 @@ async fn a_replica_that_hangs_is_named(world: &World, team: &Team, names: &BTree
     let took = started.elapsed();
     let missing = ask(team, None, &["get", REQUESTS, &names["1"]]).await?;
     let there = ask(team, None, &["get", REQUESTS, &names["0"]]).await?;
+    let listener = listen(team, "60s").await;
     task("resume").await?;
+    let said = listener?.said.join("\n");
+    ensure!(said.contains("Warning: replica 1 of the ingress does not listen: "), "{said}");
     figure(&format!("a replica that hangs: the list came after {:.1} s; {}", took.as_secs_f64(), table.err.trim()));
     ensure!(table.well && table.out.contains(&names["0"]) && !table.out.contains(&names["1"]), "{}", table.out);
     ensure!(table.err.contains("Warning: replica 1 of the ingress has not answered"), "{}", table.err);
