@@ -14,6 +14,15 @@ use uuid::Uuid;
 
 type Noted = Arc<Mutex<HashMap<Uuid, Vec<Instant>>>>;
 
+/// What the time until an arrival begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// The request is sent.
+    Request,
+    /// It is answered.
+    Answer,
+}
+
 /// A runner on a thread of its own, which ends with the process.
 pub struct Runner {
     /// Where events go.
@@ -77,19 +86,20 @@ impl Runner {
         Ok(())
     }
 
-    /// Microseconds from the answer to each of these requests until each of its deliveries, one for each trigger, has arrived.
-    /// They are on their way at the same time as the answer.
+    /// Microseconds from `since` of each of these requests until each of its deliveries, one for each trigger, has arrived. They
+    /// are on their way at the same time as the answer.
     ///
     /// # Errors
     /// One does not arrive.
-    pub async fn ways(&self, accepted: &[Accepted], triggers: usize) -> Result<Vec<u32>> {
+    pub async fn ways(&self, accepted: &[Accepted], triggers: usize, since: Since) -> Result<Vec<u32>> {
         self.wait_for(accepted.len() * triggers).await?;
         let arrived = self.take();
         let mut ways = Vec::with_capacity(accepted.len() * triggers);
-        for (event, _, answered) in accepted {
+        for (event, sent, answered) in accepted {
+            let since = if since == Since::Request { sent } else { answered };
             let times = arrived.get(event).with_context(|| format!("the event {event} has not arrived"))?;
             for at in times {
-                ways.push(u32::try_from(at.saturating_duration_since(*answered).as_micros())?);
+                ways.push(u32::try_from(at.saturating_duration_since(*since).as_micros())?);
             }
         }
         Ok(ways)

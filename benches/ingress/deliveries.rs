@@ -1,7 +1,7 @@
 //! Deliveries with 1, 10 and 100 triggers on one event: how long they take at 100 deliveries a second, and how many there
 //! are in a second when there are always some that wait. One trigger is the baseline.
 
-use super::arrivals::Runner;
+use super::arrivals::{Runner, Since};
 use super::load::{self, Target};
 use super::push::Request;
 use super::report::{Report, Rounds, quantile};
@@ -78,7 +78,7 @@ pub async fn measure(folder: &Path, request: &Request, runner: &Runner, report: 
 
 async fn run(folder: &Path, request: &Request, runner: &Runner, triggers: usize, found: &mut Found) -> Result<()> {
     let server = Started::ingress(folder, FEW, triggers, &runner.url).await?;
-    let target = Target::new(server.port, request, FEW);
+    let target = Target::new(server.port, request, 0..FEW);
     // Connections are opened and code is read before it counts.
     let rate = u32::try_from(RATE / triggers).context("a rate")?;
     load::stream(&target, 1, rate, Duration::from_secs(1)).await?;
@@ -86,7 +86,7 @@ async fn run(folder: &Path, request: &Request, runner: &Runner, triggers: usize,
     runner.take();
 
     let accepted = load::stream(&target, 1, rate, ROUND).await?;
-    let mut ways = runner.ways(&accepted, triggers).await?;
+    let mut ways = runner.ways(&accepted, triggers, Since::Answer).await?;
     found.p50.push(quantile(&mut ways, 0.5) / 1000.0);
     found.p99.push(quantile(&mut ways, 0.99) / 1000.0);
 

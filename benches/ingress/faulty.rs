@@ -1,12 +1,12 @@
 //! Deliveries to a runner that is well, beside runners with every fault: how much longer they take than without those. Each
 //! event goes to all of them, and each round has a run of its own without them.
 
-use super::arrivals::Runner;
-use super::load::{self, Target};
+use super::arrivals::{Runner, Since};
+use super::beside::{self, Found};
 use super::push::Request;
-use super::report::{Report, Rounds, quantile};
+use super::report::Report;
 use super::servers::Started;
-use super::{FEW, ROUNDS, STREAMS};
+use super::{FEW, ROUNDS};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -18,9 +18,6 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
-/// Requests a second. Each is delivered to one runner that is well, and to all that are not.
-const RATE: u32 = 100;
-const ROUND: Duration = Duration::from_secs(4);
 /// Bytes of an answer that is larger than anybody needs.
 const LARGE: usize = 100_000_000;
 
@@ -90,20 +87,15 @@ fn start() -> Result<Vec<String>> {
     Ok(urls)
 }
 
-/// The time from an answer to the runner that is well.
-#[derive(Default)]
-struct Found {
-    p50: Rounds,
-    p99: Rounds,
-}
-
 /// Measures with and without faulty runners in turn, five rounds.
 pub async fn measure(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
     let faulty = tokio::task::spawn_blocking(start).await??;
     let (mut alone, mut beside) = (Found::default(), Found::default());
     for round in 0..ROUNDS {
-        run(folder, request, runner, &[], &mut alone).await?;
-        run(folder, request, runner, &faulty, &mut beside).await?;
+        for (faulty, found) in [(&[][..], &mut alone), (&faulty, &mut beside)] {
+            let server = Started::beside(folder, FEW, &runner.url, faulty).await?;
+            found.run(&server, request, runner, Since::Answer).await?;
+        }
         println!(
             "faulty runners, round {} of {ROUNDS}: p99 {:.2} ms without, {:.2} ms with {}",
             round + 1,
@@ -113,24 +105,18 @@ pub async fn measure(folder: &Path, request: &Request, runner: &Runner, report: 
         );
     }
     report.fact("faulty_runners", faulty.len());
-    report.add("faulty_alone_p50_ms", "100 requests/s: from answer to runner, p50, ms", 2, &alone.p50);
-    report.add("faulty_alone_p99_ms", "100 requests/s: from answer to runner, p99, ms", 2, &alone.p99);
-    report.add("faulty_beside_p50_ms", "the same beside 8 faulty runners, p50, ms", 2, &beside.p50);
-    report.add("faulty_beside_p99_ms", "the same beside 8 faulty runners, p99, ms", 2, &beside.p99);
-    report.add("faulty_p50_ratio", "beside faulty runners ÷ without, p50", 2, &beside.p50.over(&alone.p50));
-    report.add("faulty_p99_ratio", "beside faulty runners ÷ without, p99", 2, &beside.p99.over(&alone.p99));
-    Ok(())
-}
-
-async fn run(folder: &Path, request: &Request, runner: &Runner, faulty: &[String], found: &mut Found) -> Result<()> {
-    let server = Started::beside(folder, FEW, &runner.url, faulty).await?;
-    let target = Target::new(server.port, request, FEW);
-    load::stream(&target, STREAMS, RATE, Duration::from_secs(1)).await?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    runner.take();
-    let accepted = load::stream(&target, STREAMS, RATE, ROUND).await?;
-    let mut ways = runner.ways(&accepted, 1).await?;
-    found.p50.push(quantile(&mut ways, 0.5) / 1000.0);
-    found.p99.push(quantile(&mut ways, 0.99) / 1000.0);
+    beside::report(
+        report,
+        &alone,
+        &beside,
+        &[
+            ("faulty_alone_p50_ms", "100 requests/s: from answer to runner, p50, ms"),
+            ("faulty_alone_p99_ms", "100 requests/s: from answer to runner, p99, ms"),
+            ("faulty_beside_p50_ms", "the same beside 8 faulty runners, p50, ms"),
+            ("faulty_beside_p99_ms", "the same beside 8 faulty runners, p99, ms"),
+            ("faulty_p50_ratio", "beside faulty runners ÷ without, p50"),
+            ("faulty_p99_ratio", "beside faulty runners ÷ without, p99"),
+        ],
+    );
     Ok(())
 }

@@ -6,7 +6,10 @@
 use super::push::{self, Request};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,9 +28,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Requests to this many subscriptions in turn.
-    pub fn new(port: u16, request: &Request, subscriptions: usize) -> Self {
-        Self { port, request: request.clone(), tokens: (0..subscriptions).map(push::token).collect() }
+    /// Requests to the subscriptions with these numbers in turn.
+    pub fn new(port: u16, request: &Request, subscriptions: Range<usize>) -> Self {
+        Self { port, request: request.clone(), tokens: subscriptions.map(push::token).collect() }
     }
 }
 
@@ -157,6 +160,52 @@ pub async fn stream(target: &Target, connections: u32, rate: u32, time: Duration
         accepted.extend(done.context("a sender")??);
     }
     Ok(accepted)
+}
+
+/// Sends with a pause between an answer and the next request, on one connection and a thread of its own, until this is dropped.
+/// That a request is refused is what such a sender has to expect.
+pub struct Pest {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<usize>>>,
+}
+
+impl Pest {
+    /// Begins.
+    pub fn start(target: &Target, pause: Duration) -> Self {
+        let (target, stop) = (target.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let send = async move || {
+            let mut connection = Connection::open(&target).await?;
+            let mut accepted = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let (_, answer) = connection.send(0, Uuid::new_v4()).await?;
+                accepted += usize::from(matches!(answer, Answer::Accepted));
+                tokio::time::sleep(pause).await;
+            }
+            Ok(accepted)
+        };
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(send())
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Ends it; gives how many requests were accepted.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn end(mut self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("it ends once")?;
+        thread.join().expect("a sender does not panic")
+    }
+}
+
+impl Drop for Pest {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 fn micros(time: Duration) -> u32 {

@@ -10,7 +10,8 @@
 //! between, the disk is made to be done with what the one before has left. The median counts. Then come the time
 //! from an accepted request to its arrival at the runner, deliveries with many triggers on one event, the same time beside
 //! runners with every fault, what it costs to hold
-//! an event against 1,000 triggers, what the most expensive expressions cost, the memory of an idle
+//! an event against 1,000 triggers, what the most expensive expressions cost, and requests of one workspace beside the worst
+//! of them in another, the memory of an idle
 //! `bellhop run` on a real control plane, and what the controller needs for 10,000 Subscriptions there. What was measured
 //! goes to standard output and, as one flat object, to `target/bench.json`. With an argument, as in
 //! `cargo bench --bench ingress -- memory`, one part is measured: `throughput`, `runner`, `deliveries`, `faulty`,
@@ -20,6 +21,7 @@
 //! is refused.
 
 mod arrivals;
+mod beside;
 mod crowd;
 mod deliveries;
 mod expressions;
@@ -31,7 +33,7 @@ mod report;
 mod servers;
 
 use anyhow::{Context, Result, bail, ensure};
-use arrivals::Runner;
+use arrivals::{Runner, Since};
 use bellhop_harness::bellhop::{Bellhop, Options};
 use bellhop_harness::control_plane::ControlPlane;
 use clap::Parser;
@@ -69,10 +71,10 @@ const GIB: f64 = (1_u64 << 30) as f64;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [one, number, rest @ ..] = arguments.as_slice()
+    if let [one, number] = arguments.as_slice()
         && one == expressions::ONE
     {
-        return expressions::one(number.parse()?, !rest.is_empty());
+        return expressions::one(number.parse()?);
     }
     if std::env::args().nth(1).is_some_and(|argument| argument.starts_with("serve-")) {
         return servers::serve(Cli::parse());
@@ -136,7 +138,7 @@ async fn measure(folder: &Path) -> Result<Report> {
         matching::measure(&request, &mut report)?;
     }
     if wanted("expressions") {
-        expressions::measure(&request, &mut report)?;
+        expressions::measure(folder, &request, &runner, &mut report).await?;
     }
     if wanted("memory") {
         memory(folder, &mut report).await?;
@@ -188,7 +190,7 @@ impl Contestant {
             Some(subscriptions) => Started::ingress(folder, subscriptions, 1, &runner.url).await?,
             None => Started::bare(folder).await?,
         };
-        let target = Target::new(server.port, request, self.called);
+        let target = Target::new(server.port, request, 0..self.called);
         runner.take();
         let cpu_before = server.cpu_micros();
         let mut outcome =
@@ -251,14 +253,14 @@ async fn throughput(folder: &Path, request: &Request, runner: &Runner, report: &
 /// From the answer to a request until its event has arrived at the runner.
 async fn time_to_runner(folder: &Path, request: &Request, runner: &Runner, report: &mut Report) -> Result<()> {
     let server = Started::ingress(folder, FEW, 1, &runner.url).await?;
-    let target = Target::new(server.port, request, FEW);
+    let target = Target::new(server.port, request, 0..FEW);
     load::stream(&target, STREAMS, RATE, WARM_UP).await?;
     let (mut answer, mut p50, mut p99) = (Rounds::default(), Rounds::default(), Rounds::default());
     for round in 0..ROUNDS {
         tokio::time::sleep(Duration::from_millis(200)).await;
         runner.take();
         let accepted = load::stream(&target, STREAMS, RATE, ROUND).await?;
-        let mut ways = runner.ways(&accepted, 1).await?;
+        let mut ways = runner.ways(&accepted, 1, Since::Answer).await?;
         let answers = accepted.iter().map(|(_, sent, answered)| u32::try_from((*answered - *sent).as_micros()));
         let mut answers = answers.collect::<Result<Vec<_>, _>>()?;
         answer.push(quantile(&mut answers, 0.5) / 1000.0);

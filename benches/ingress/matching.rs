@@ -42,7 +42,7 @@ fn micros(route: &Route, request: &spool::Request, times: usize, fire: usize) ->
 }
 
 /// Matches once; so many triggers have to fire.
-pub fn fires(route: &Route, request: &spool::Request, fire: usize) -> Result<()> {
+fn fires(route: &Route, request: &spool::Request, fire: usize) -> Result<()> {
     let matched = match_request(route, request, 0);
     let triggers = matched.events.iter().flat_map(|event| &event.triggers);
     let fired = triggers.filter(|trigger| trigger.mismatch.is_none()).count();
@@ -51,7 +51,7 @@ pub fn fires(route: &Route, request: &spool::Request, fire: usize) -> Result<()>
 }
 
 /// A route with so many triggers, all on the push.
-pub fn route(triggers: usize) -> Result<Arc<Route>> {
+fn route(triggers: usize) -> Result<Arc<Route>> {
     let routes = Handle::new(Metrics::new());
     servers::publish(&routes, 1, triggers, "http://127.0.0.1:9/", &[])?;
     match routes.by_uid(push::uid(0)) {

@@ -46,7 +46,14 @@ impl Request {
     /// # Errors
     /// If the recorded push is not what it was.
     pub fn new() -> Result<Self> {
-        let body = body()?;
+        Self::of(body()?)
+    }
+
+    /// The same with another body.
+    ///
+    /// # Errors
+    /// Never, as the secret is a key.
+    pub fn of(body: Vec<u8>) -> Result<Self> {
         let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).context("the secret")?;
         mac.update(&body);
         let signature = hex::encode(mac.finalize().into_bytes());

@@ -1,13 +1,13 @@
 //! The servers that are compared, each in a process of its own: this program, started again with a sub-command.
 
-use super::push;
+use super::{expressions, push};
 use anyhow::{Context, Result, anyhow, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use bellhop::api::{PublishedRoute, Runner, TriggerPlugin, WorkflowTrigger};
+use bellhop::api::{PublishedRoute, Runner, TriggerPlugin, TriggerPluginSpec, WorkflowTrigger, WorkflowTriggerSpec};
 use bellhop::config::{self, LogFormat};
 use bellhop::delivery::{self, Runners};
 use bellhop::external::address::AddressPolicy;
@@ -19,6 +19,7 @@ use bellhop_harness::ports::free_port;
 use bellhop_harness::process::Process;
 use clap::{Args, Parser, Subcommand};
 use hmac::{Hmac, KeyInit, Mac};
+use serde_json::json;
 use sha2::Sha256;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Most bytes of disk that a spool may take.
 pub const SPOOL_BYTES: u64 = 4 << 30;
+/// Largest body where there are attacks.
+const LARGEST_ATTACK: usize = 32 << 20;
 /// Subscriptions in one namespace, as many as Bellhop allows unless it is told otherwise.
 const NEIGHBOURS: usize = 10;
 /// Clock ticks in a second, as `/proc` counts them.
@@ -65,6 +68,9 @@ struct Served {
     /// Runners that each subscription has one trigger more for.
     #[arg(long)]
     faulty: Vec<String>,
+    /// The attack that one subscription more, of another workspace, has as the filter of its trigger.
+    #[arg(long)]
+    attack: Option<usize>,
     #[command(flatten)]
     common: config::Common,
     #[command(flatten)]
@@ -115,6 +121,9 @@ async fn bellhop(served: Served) -> Result<()> {
     let (metrics, health, shutdown) = (Metrics::new(), Health::default(), CancellationToken::new());
     let routes = routes::Handle::new(metrics.clone());
     publish(&routes, served.subscriptions, served.triggers, &served.runner, &served.faulty)?;
+    if let Some(number) = served.attack {
+        publish_attack(&routes, served.subscriptions, number, &served.runner)?;
+    }
     let context = delivery::Context {
         routes: routes.clone(),
         spool: spool.clone(),
@@ -185,6 +194,52 @@ pub fn publish(
     Ok(())
 }
 
+/// One subscription more, with this number and in a workspace of its own, whose trigger has the attack as its filter: over the
+/// body, which is its event's one variable.
+///
+/// # Errors
+/// A trigger may have no such filter.
+pub fn publish_attack(routes: &routes::Handle, subscription: usize, attack: usize, runner: &str) -> Result<()> {
+    let attack = expressions::attacks::all().into_iter().nth(attack).context("there is no such attack")?;
+    let plugin = json!({
+        "displayName": "Attack", "allowedOrigins": ["https://api.example.com"],
+        "callback": {"verification": [{"none": {}}], "event": "'attack'", "deliveryID": "request.headers['x-github-delivery']"},
+        "events": [{"name": "attack", "title": "Attack", "variables": {"body": {"type": "object", "value": "body"}}}],
+    });
+    let plugin: TriggerPluginSpec = serde_json::from_value(plugin)?;
+    let name = "attacked";
+    let trigger = json!({
+        "subscriptionRef": {"name": name}, "event": "attack", "workflow": "none", "runner": {"url": runner},
+        "filter": attack.source.replace("body", "variables.body"),
+    });
+    let spec: WorkflowTriggerSpec = serde_json::from_value(trigger)?;
+    routes.update(|index| {
+        index.apply_plugin("attack", &plugin);
+        index.apply_trigger(Trigger {
+            state: bellhop::api::RunnerGone { generation: 1, resume: None },
+            gone: false,
+            listening: None,
+            uid: uuid::Uuid::new_v5(&push::uid(subscription), b"trigger"),
+            namespace: "attacker".into(),
+            name: name.to_owned(),
+            spec,
+        });
+        index.apply_route(PublishedRoute {
+            token: push::token(subscription),
+            callback_secrets: Vec::new(),
+            uid: push::uid(subscription),
+            namespace: "attacker".to_owned(),
+            name: name.to_owned(),
+            plugin: "attack".to_owned(),
+            events: vec!["attack".to_owned()],
+            url: None,
+            awaits_secret: false,
+        });
+        ensure!(index.counts().triggers_invalid == 0, "a trigger may not have the filter \"{}\"", attack.name);
+        Ok(())
+    })
+}
+
 /// A server that was started. Dropping it kills it and removes its spool.
 pub struct Started {
     /// Where requests go.
@@ -201,12 +256,18 @@ impl Started {
 
     /// Starts Bellhop's ingress with an empty spool, and with this many triggers for each subscription.
     pub async fn ingress(folder: &FilePath, subscriptions: usize, triggers: usize, runner: &str) -> Result<Self> {
-        Self::serving(folder, subscriptions, triggers, runner, &[]).await
+        Self::serving(folder, subscriptions, triggers, runner, &[], None).await
     }
 
     /// The same with one trigger for each subscription, and one more for each of the `faulty` runners.
     pub async fn beside(folder: &FilePath, subscriptions: usize, runner: &str, faulty: &[String]) -> Result<Self> {
-        Self::serving(folder, subscriptions, 1, runner, faulty).await
+        Self::serving(folder, subscriptions, 1, runner, faulty, None).await
+    }
+
+    /// The same with one subscription more, in another workspace, whose trigger has this attack as its filter. Bodies may be as
+    /// large as those of attacks.
+    pub async fn attacked(folder: &FilePath, subscriptions: usize, runner: &str, attack: usize) -> Result<Self> {
+        Self::serving(folder, subscriptions, 1, runner, &[], Some(attack)).await
     }
 
     async fn serving(
@@ -215,6 +276,7 @@ impl Started {
         triggers: usize,
         runner: &str,
         faulty: &[String],
+        attack: Option<usize>,
     ) -> Result<Self> {
         let private = free_port()?;
         let name = format!("ingress-{subscriptions}");
@@ -226,6 +288,10 @@ impl Started {
             option("triggers", triggers.to_string());
             option("runner", runner.to_owned());
             faulty.iter().for_each(|url| option("faulty", url.clone()));
+            if let Some(number) = attack {
+                option("attack", number.to_string());
+                option("body-limit", LARGEST_ATTACK.to_string());
+            }
             option("listen", format!("127.0.0.1:{port}"));
             option("private-listen", format!("127.0.0.1:{private}"));
             option("data-dir", data.display().to_string());
