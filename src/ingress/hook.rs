@@ -21,11 +21,18 @@ use http::{HeaderMap, Request, header};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 /// Longest time that a request waits for the disk. A sender that gave up would send it again anyway.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a body from which on it is judged apart from what serves requests: to read one takes up to 60 ms, for which all
+/// other requests of the thread would wait.
+pub(super) const LARGE: usize = 64 * 1024;
+/// Most requests with large bodies that are judged at once; others wait for their turn.
+pub(super) const LARGE_AT_ONCE: usize = 4;
 
 /// What was found out about a request until it was answered.
 #[derive(Default)]
@@ -177,7 +184,9 @@ async fn take(
         return Err(Refused(Answer::Unverified, why));
     }
     let keys = Some(&state.routes as &(dyn PublicKeys + Sync));
-    let judged = judge(route, (parts, body), now_millis(), keys, &mut seen.verification, &mut seen.secret);
+    let (verification, secret) = (&mut seen.verification, &mut seen.secret);
+    let judged =
+        apart(state, body.len(), || judge(route, (parts, body), now_millis(), keys, verification, secret)).await;
     if seen.verification.as_ref().is_some_and(|verification| verification.verified) {
         route.traffic().activity.note(now_millis());
     }
@@ -238,6 +247,15 @@ async fn shake(state: &State, route: &Route, reply: HandshakeReply) -> Result<Ta
     let captured = reply.secret.is_some();
     debug!(namespace = &**route.namespace(), subscription = route.name(), captured, "answered a handshake");
     Ok(Taken::Shaken(reply))
+}
+
+/// Does what takes long with a large body while another thread serves this one's requests.
+pub(super) async fn apart<T>(state: &State, bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes < LARGE || Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
+        return work();
+    }
+    let _turn = state.large.acquire().await;
+    tokio::task::block_in_place(work)
 }
 
 fn declared(headers: &HeaderMap) -> Declared {

@@ -66,6 +66,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
@@ -121,6 +122,8 @@ pub struct State {
     waiting: Waiting,
     replica: Arc<str>,
     trusted_proxies: Vec<IpNet>,
+    /// Turns of requests with large bodies.
+    large: Semaphore,
 }
 
 impl State {
@@ -147,6 +150,7 @@ impl State {
             waiting: Waiting::default(),
             replica: "0".into(),
             trusted_proxies: Vec::new(),
+            large: Semaphore::new(hook::LARGE_AT_ONCE),
         }
     }
 

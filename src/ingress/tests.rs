@@ -533,3 +533,17 @@ async fn the_address_of_a_connection_is_that_of_its_requests() {
         serving.await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn while_a_large_body_is_judged_the_thread_serves_others() {
+    let state = Bench::new().state;
+    let (judged_by_others, others) = std::sync::mpsc::channel();
+    // Blocks until another task of the only thread has run.
+    let judging = tokio::spawn(async move {
+        let work = move || others.recv_timeout(Duration::from_secs(30)).is_ok();
+        super::hook::apart(&state, super::hook::LARGE, work).await
+    });
+    tokio::task::yield_now().await;
+    let other = tokio::spawn(async move { judged_by_others.send(()) });
+    assert!(judging.await.unwrap() && other.await.unwrap().is_ok());
+}
