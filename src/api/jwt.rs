@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.header), has(self.query), has(self.field)].filter(set, set).size() == 1").message("set exactly one of header, query and field"))]
 pub struct JwtVerification {
-    /// Name of the header with the token, without regard to case, such as `authorization`.
+    /// Name of the header with the token, without regard to case, such as `authorization`. Exactly one of `header`, `query` and
+    /// `field` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub header: Option<String>,
@@ -27,8 +28,9 @@ pub struct JwtVerification {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub prefix: String,
-    /// The algorithms that a token may be signed with; what the token itself says must be one of them. `HS256` stands alone:
-    /// its key is the callback secret, those of the others are `keys`.
+    /// The algorithms that a token may be signed with; what the token itself says must be one of them. `HS256` (HMAC with
+    /// SHA-256) stands alone: its key is the callback secret. The public keys of `RS256` (RSASSA-PKCS1-v1_5 with SHA-256, 2048 to
+    /// 8192 bits) and `ES256` (ECDSA with P-256 and SHA-256) are `keys`.
     #[schemars(length(min = 1, max = 3))]
     pub algorithms: Vec<JwtAlgorithm>,
     /// How the key of `HS256` is written in the callback secret.
@@ -100,7 +102,7 @@ pub enum ExpectedClaim {
     Secret(NoSettings),
     /// The callback URL as it was registered.
     Url(NoSettings),
-    /// The SHA-256 of the body, written so.
+    /// The SHA-256 of the body, written as `hex`, `base64` or `base64url`.
     #[serde(rename = "bodySHA256")]
     BodySha256(SignatureEncoding),
 }

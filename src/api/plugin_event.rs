@@ -133,7 +133,7 @@ pub struct EventParameter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Variable {
-    /// JSON type of the value.
+    /// JSON type of the value: `string`, `integer`, `number`, `boolean`, `array` or `object`. A value of another type is null.
     #[serde(rename = "type")]
     pub type_: VariableType,
     /// CEL expression over `request`, `body` and `item`. A value that cannot be evaluated is `null`.

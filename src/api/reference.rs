@@ -219,7 +219,7 @@ mod tests {
         let page = to_markdown(&all_crds());
         for row in [
             "| `pluginRef.name` | string | *required* | Name of the object.<br>Limits: 1 to 253 characters. |",
-            "| `mode` | string | `\"Published\"` | Whether the trigger fires.<br>Limits: one of `Published`, `Draft`, `Suspended`. |",
+            "| `mode` | string | `\"Published\"` | When the trigger fires: `Published` on every event that matches, `Draft` only while somebody listens, `Suspended` never.<br>Limits: one of `Published`, `Draft`, `Suspended`. |",
             "| `delivery.maxAttempts` | integer | `12` | Attempts before the delivery becomes a dead letter.<br>Limits: 1 to 100. |",
             "<br>Rule `!(has(self.format) && has(self.request))`: \"format is how a CloudEvent is written; leave it out beside request\"",
             "- Rule `self.spec == oldSelf.spec`: \"a Subscription cannot be changed: delete it and create a new one;",

@@ -119,7 +119,8 @@ pub struct ResourceField {
     pub value: String,
 }
 
-/// How a CloudEvent is written into an HTTP request.
+/// How a CloudEvent is written into an HTTP request: `Binary`, the attributes as `ce-` headers and the variables as body, or
+/// `Structured`, all in one JSON object. Left out: `Binary`. Not together with `request`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EventFormat {
     /// The attributes are `ce-` headers, the body is the variables.
@@ -140,7 +141,7 @@ pub struct RunnerRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub body: Option<String>,
-    /// How the body is written.
+    /// How the body is written: as `json`, or as a `form`, for which it must be a map of scalars or lists of scalars.
     #[serde(default)]
     pub encoding: BodyEncoding,
 }

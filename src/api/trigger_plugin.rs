@@ -108,7 +108,8 @@ pub struct ApiKeyMethod {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OAuth2Method {
-    /// Which grant is used.
+    /// Which grant is used: `authorizationCode`, where a person consents in the external system (RFC 6749, section 4.1), or
+    /// `clientCredentials`, where the client acts for itself (section 4.4).
     #[serde(default)]
     pub grant: OAuth2Grant,
     /// Where a person consents: an RFC 6570 template over `parameters`. Needed for the grant `authorizationCode`.
@@ -136,7 +137,8 @@ pub struct OAuth2Method {
     /// Whether the code is bound to this client by PKCE with S256 (RFC 7636).
     #[serde(default)]
     pub pkce: bool,
-    /// How the client proves itself where tokens are issued.
+    /// How the client proves itself where tokens are issued: by HTTP `basic`, or by `client_id` and `client_secret` in the
+    /// `body`.
     #[serde(default)]
     pub client_authentication: ClientAuthentication,
     /// Additional parameters of the authorization request, such as `access_type: offline`.
@@ -289,7 +291,7 @@ pub struct Call {
     /// (in find), `webhook` (in the calls about a webhook) and `now` (the time of the call, a timestamp).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// How the body is written.
+    /// How the body is written: as `json`, or as a `form`, for which it must be a map of scalars or lists of scalars.
     #[serde(default)]
     pub encoding: BodyEncoding,
     /// CEL expression over `response` that says whether an answer with a 2xx status is a success, such as
@@ -343,7 +345,8 @@ pub struct RefreshCall {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Renewal {
-    /// What is done.
+    /// What is done: the call `refresh`; the call `create` once more, which prolongs what is there (an upsert); or `replace`: a
+    /// new webhook is created, then the old one is deleted, so that there is no gap.
     pub by: RenewalMethod,
     /// The life of a webhook where no expiry is captured, such as `168h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -519,6 +522,13 @@ pub struct Callback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<String>,
 
+    /// CEL expression over `request` and `body`: whether a request means nothing, such as the ping after the creation of a
+    /// webhook, or a heartbeat. It has no events, and the request log calls it a `Ping`. What cannot be evaluated is none. Left
+    /// out: no request is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub ping: Option<String>,
+
     /// CEL expression over `request`, `body` and `item` that gives the event's name in the external system.
     pub event: String,
 
@@ -591,7 +601,7 @@ pub struct HandshakeHmac {
     /// for a payload is signed: 1 to 256 characters of base64 or base64url.
     #[schemars(length(min = 1, max = 4096))]
     pub of: String,
-    /// Hash function.
+    /// Hash function: `sha1`, `sha256` or `sha512`.
     pub algorithm: HmacAlgorithm,
     /// How `hmac` is written: `hex` in lower case, `base64` with padding, `base64url` without.
     pub encoding: SignatureEncoding,

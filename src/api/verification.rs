@@ -9,18 +9,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Verification {
-    /// HMAC (RFC 2104) of parts of the request, keyed with the callback secret.
+    /// HMAC (RFC 2104) of parts of the request, keyed with the callback secret. GitHub's is `{header: x-hub-signature-256,
+    /// algorithm: sha256, encoding: hex, prefix: "sha256="}`.
     Hmac(HmacVerification),
     /// A signature as <https://www.standardwebhooks.com> specifies it, which Svix sends too. The callback secret is
     /// `whsec_` and base64 for the signatures `v1` (HMAC-SHA256), `whpk_` and base64 for `v1a` (Ed25519).
     StandardWebhooks(StandardWebhooksVerification),
-    /// A signature made with a private key of the external system. The callback secret is the public key.
+    /// A signature made with a private key of the external system. The callback secret is the public key. Discord's is
+    /// `{header: x-signature-ed25519, algorithm: ed25519, encoding: hex, keyEncoding: hex, signed: [{timestamp: {}}, {body: {}}],
+    /// timestamp: {header: x-signature-timestamp}}`.
     PublicKey(PublicKeyVerification),
-    /// The callback secret itself.
+    /// The callback secret itself. GitLab's is `{header: x-gitlab-token}`.
     Token(TokenVerification),
-    /// A JSON Web Token, signed with the callback secret (`HS256`) or with a private key of the external system.
+    /// A JSON Web Token, signed with the callback secret (`HS256`) or with a private key of the external system. Google's is
+    /// `{header: authorization, prefix: "Bearer ", algorithms: [RS256], issuer: ["https://accounts.google.com"],
+    /// audience: {url: {}}, keys: {jwksURL: "https://www.googleapis.com/oauth2/v3/certs"}}`.
     Jwt(JwtVerification),
-    /// No check: whoever knows the callback URL may send events.
+    /// No check: whoever knows the callback URL may send events. It stands alone.
     None(NoVerification),
 }
 
@@ -29,7 +34,7 @@ pub enum Verification {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.header), has(self.query), has(self.field)].filter(set, set).size() == 1").message("set exactly one of header, query and field"))]
 pub struct HmacVerification {
-    /// Name of the header with the signature, without regard to case.
+    /// Name of the header with the signature, without regard to case. Exactly one of `header`, `query` and `field` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub header: Option<String>,
@@ -41,9 +46,9 @@ pub struct HmacVerification {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub field: Option<String>,
-    /// Hash function.
+    /// Hash function: `sha1`, `sha256` or `sha512`.
     pub algorithm: HmacAlgorithm,
-    /// How the signature is written.
+    /// How the signature is written: `hex` digits in either case, `base64` with padding, or `base64url` with or without.
     pub encoding: SignatureEncoding,
     /// What stands before the signature, such as `sha256=`; in a list, before that of each entry.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -52,10 +57,11 @@ pub struct HmacVerification {
     /// The value is a list such as `t=1492774577,v1=5257a869`. Left out: it is one signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<SignatureList>,
-    /// How the key is written in the callback secret.
+    /// How the key is written in the callback secret. Left out: the secret is the key.
     #[serde(default, skip_serializing_if = "HmacKey::is_default")]
     pub key: HmacKey,
-    /// What is signed, one after the other. Left out: the raw body.
+    /// What is signed, one part after the other, such as `[{timestamp: {}}, {literal: .}, {body: {}}]`. Left out: the raw
+    /// body.
     #[serde(default = "only_the_body", skip_serializing_if = "is_only_the_body")]
     #[schemars(length(min = 1, max = 20))]
     pub signed: Vec<SignedPart>,
@@ -89,7 +95,7 @@ impl Default for StandardWebhooksVerification {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.header), has(self.query), has(self.field)].filter(set, set).size() == 1").message("set exactly one of header, query and field"))]
 pub struct PublicKeyVerification {
-    /// Name of the header with the signature, without regard to case.
+    /// Name of the header with the signature, without regard to case. Exactly one of `header`, `query` and `field` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub header: Option<String>,
@@ -101,13 +107,15 @@ pub struct PublicKeyVerification {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub field: Option<String>,
-    /// The algorithm, and how the public key is made up.
+    /// `ed25519` (RFC 8032), whose public key is 32 bytes; or `ecdsaP256Sha256`, ECDSA with P-256 and SHA-256, whose signature
+    /// is in ASN.1 DER and whose public key is a SubjectPublicKeyInfo in DER (RFC 5480).
     pub algorithm: PublicKeyAlgorithm,
-    /// How the signature is written.
+    /// How the signature is written: `hex` digits in either case, `base64` with padding, or `base64url` with or without.
     pub encoding: SignatureEncoding,
-    /// How the public key is written in the callback secret.
+    /// How the bytes of the public key are written in the callback secret: `hex`, `base64` or `base64url`, as above.
     pub key_encoding: SignatureEncoding,
-    /// What is signed, one after the other. Left out: the raw body.
+    /// What is signed, one part after the other, such as `[{timestamp: {}}, {literal: .}, {body: {}}]`. Left out: the raw
+    /// body.
     #[serde(default = "only_the_body", skip_serializing_if = "is_only_the_body")]
     #[schemars(length(min = 1, max = 20))]
     pub signed: Vec<SignedPart>,
@@ -121,7 +129,7 @@ pub struct PublicKeyVerification {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.header), has(self.query), has(self.field)].filter(set, set).size() == 1").message("set exactly one of header, query and field"))]
 pub struct TokenVerification {
-    /// Name of the header with the token, without regard to case.
+    /// Name of the header with the token, without regard to case. Exactly one of `header`, `query` and `field` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub header: Option<String>,
@@ -202,7 +210,8 @@ pub struct SignatureList {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HmacKey {
-    /// How the rest is written.
+    /// How the rest is written: `utf8`, where the bytes of the text are the key; `base64` with or without padding; or `hex` digits
+    /// in either case.
     #[serde(default)]
     pub encoding: KeyEncoding,
     /// What stands before it, such as `whsec_`; a secret without it is taken as it is.
@@ -244,14 +253,18 @@ pub enum SignedPart {
     Timestamp(NoSettings),
     /// The method, in upper case.
     Method(NoSettings),
-    /// The callback URL as it was registered, without the request's query.
+    /// The callback URL as it was registered, without the request's query; with or without the port that goes without
+    /// saying.
     Url(NoSettings),
-    /// The callback URL as it was registered, with the request's query.
+    /// The same, with the request's query.
     UrlWithQuery(NoSettings),
     /// The raw body.
     Body(NoSettings),
-    /// The fields of the form in the body, sorted by name, each as name and value with nothing in between.
+    /// The fields of the form in the body, sorted by name and value, each as name and value with nothing in between; one that
+    /// is there twice with the same value counts once.
     SortedForm(NoSettings),
+    /// The value of the field with this name of the form in the body, decoded.
+    FormField(String),
     /// What a CEL expression over `request` and `body` gives as text.
     Expression(String),
 }
@@ -274,11 +287,12 @@ pub struct SignatureTimestamp {
     #[schemars(length(min = 1, max = 64))]
     pub element: Option<String>,
     /// CEL expression over `request` and `body` that gives the timestamp, as text or as a number. It proves something only
-    /// if what is signed covers it.
+    /// if what is signed covers it: with `timestamp: {}`, or with the body if it looks at nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub field: Option<String>,
-    /// How it is written.
+    /// How it is written: as `seconds` or `milliseconds` since the Unix epoch, or as `rfc3339`, a date and time with an offset such
+    /// as `2026-01-31T12:00:00Z`.
     #[serde(default)]
     pub unit: TimestampUnit,
     /// How far it may be from now, in the past or in the future.

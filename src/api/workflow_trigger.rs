@@ -52,7 +52,8 @@ pub struct WorkflowTriggerSpec {
     #[schemars(length(min = 1, max = 253))]
     pub workflow: String,
 
-    /// Whether the trigger fires.
+    /// When the trigger fires: `Published` on every event that matches, `Draft` only while somebody listens, `Suspended`
+    /// never.
     #[serde(default)]
     pub mode: Mode,
 

@@ -71,6 +71,11 @@ impl Handshake {
         [&self.when].into_iter().chain(&self.secret).chain(of).chain(self.answer.expressions())
     }
 
+    /// Whether whoever asks has a token signed with the callback secret.
+    pub(crate) fn signs_for_everybody(&self) -> bool {
+        self.hmac.is_some() && !self.verified
+    }
+
     /// `secret` is the one that an HMAC is made with.
     fn reply<'s>(
         &self,
@@ -106,8 +111,9 @@ impl HandshakeHmac {
 }
 
 /// Whether a text is what systems make of random bytes. It has no braces, quotes, colons and points, so that it is no JSON
-/// object, and not what any scheme with a timestamp signs.
-fn is_token(text: &str) -> bool {
+/// object, and not what any scheme with a timestamp signs. It can be a number or the name of a form's field, so what looks
+/// like this proves no sender where anybody may have it signed.
+pub(super) fn is_token(text: &str) -> bool {
     let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
     !digits.is_empty() && text.len() <= LONGEST_TOKEN && digits.bytes().all(is_digit)

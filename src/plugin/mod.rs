@@ -221,6 +221,9 @@ impl Plugin {
         if self.secret_source == SecretSource::External && secrets.iter().all(Secret::is_empty) {
             return Err(Refusal::NoSecret);
         }
-        verification::verify(&self.callback.verification, request, self.callback.payload_field.as_deref(), secrets)
+        let callback = &self.callback;
+        let tokens_are_signed = callback.handshakes.iter().any(Handshake::signs_for_everybody);
+        let payload_field = callback.payload_field.as_deref();
+        verification::verify(&callback.verification, request, payload_field, tokens_are_signed, secrets)
     }
 }

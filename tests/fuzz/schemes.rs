@@ -371,10 +371,12 @@ fn fields(sent: &Sent, pointers: &[&str]) -> Sent {
     Sent { body: format!("{:?}", found.collect::<Vec<_>>()).into_bytes(), ..sent.clone() }
 }
 
-/// Names and values of a form, sorted, with nothing in between: so Twilio signs it, and two forms may mean the same to it.
+/// Names and values of a form, sorted, each pair once, with nothing in between: so Twilio signs it, and two forms may mean the
+/// same to it.
 fn sorted_form(body: &[u8]) -> Vec<u8> {
     let mut fields: Vec<_> = form_urlencoded::parse(body).collect();
     fields.sort();
+    fields.dedup();
     fields.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()].concat()).collect()
 }
 

@@ -26,13 +26,22 @@ fn the_schema_for_editors_is_what_the_types_say() {
     assert!(same, "docs/triggerplugin.schema.json is not what the types say; `make crds` writes it");
 }
 
+/// With all that may be chosen: `kubectl explain` shows nothing else of it.
 #[test]
 fn every_field_is_described() {
     fn walk(schema: &serde_json::Value, path: &str, silent: &mut Vec<String>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            if property["description"].as_str().is_none_or(str::is_empty) {
+            let description = property["description"].as_str().unwrap_or_default();
+            if description.is_empty() {
                 silent.push(path.clone());
+            }
+            for choices in [&property["enum"], &property["items"]["enum"]] {
+                let choices = choices.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+                // A method of HTTP needs no description.
+                let choices = choices.filter(|_| !path.ends_with(".method"));
+                let unsaid = choices.filter(|choice| !description.contains(&format!("`{choice}`")));
+                silent.extend(unsaid.map(|choice| format!("{path}: {choice}")));
             }
             walk(property, &path, silent);
         }
@@ -47,7 +56,33 @@ fn every_field_is_described() {
         let version = serde_json::to_value(&crd.spec.versions[0]).expect("a version is JSON");
         walk(&version["schema"]["openAPIV3Schema"], &crd.spec.names.kind, &mut silent);
     }
-    assert!(silent.is_empty(), "fields without a description: {silent:?}");
+    assert!(silent.is_empty(), "fields and choices without a description: {silent:#?}");
+}
+
+/// What an author without the documentation asks for.
+#[tokio::test]
+async fn kubectl_explains_how_callbacks_are_verified() -> Result<()> {
+    let workspace = Workspace::shared("explained").await?;
+    let explain = async |path: &str| {
+        let field = format!("triggerplugin.spec.callback.verification{path}");
+        // The lines are wrapped.
+        let text = workspace.control_plane.kubectl(&["explain", &field]).await?;
+        anyhow::Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    for (path, words) in [
+        ("", &["HMAC (RFC 2104)", "`{header: x-gitlab-token}`", "`whsec_` and base64", "No check"][..]),
+        (".hmac", &["`sha1`", "`base64url`", "Left out: the raw body", "Exactly one of"]),
+        (".hmac.signed", &["urlWithQuery", "sorted by name", "with this name of the form"]),
+        (".hmac.timestamp", &["`rfc3339`", "in the past or in the future"]),
+        (".publicKey.algorithm", &["32 bytes", "SubjectPublicKeyInfo"]),
+        (".jwt", &["the token must have `exp`", "`ES256`"]),
+    ] {
+        let text = explain(path).await?;
+        for word in words {
+            ensure!(text.contains(word), "{path}: {word:?} is not in {text}");
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -35,6 +35,13 @@ impl Compiler<'_> {
             let field = format!("spec.callback.verification[{at}]");
             verifiers.push(Verifier::compile(&field, verification, &request, self));
         }
+        if verifiers.len() > 1
+            && let Some(at) = verifiers.iter().position(Verifier::is_none)
+        {
+            let problem =
+                "lets in whoever has none of the other proofs, so that they prove nothing; leave it or them out";
+            self.mistake(format!("spec.callback.verification[{at}].none"), problem);
+        }
         let item = self.item_scope();
         if callback.item_id.is_some() && callback.items.is_none() {
             let problem = "a request carries one event; write `deliveryID`, or `items` beside it";

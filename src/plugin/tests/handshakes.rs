@@ -118,7 +118,7 @@ fn a_handshake_can_bring_the_secret() {
 fn nothing_is_proven_before_the_secret_is_known() {
     let plugin = compile(with_all([
         ("/callback/handshakes", json!([{"when": "has(body.token)", "secret": "body.token"}])),
-        ("/callback/verification", json!([{"token": {"header": "x-token"}}, {"none": {}}])),
+        ("/callback/verification", json!([{"none": {}}])),
         ("/webhook/create/body", json!("{'url': callback.url}")),
     ]))
     .unwrap();
@@ -189,7 +189,7 @@ fn nothing_but_tokens_is_signed_for_everybody() {
     let answers = |plugin: &Plugin, text: &str| {
         ask_with(&[KEY], plugin, "POST", "", &[], &json!({"sign": text}).to_string()).is_some()
     };
-    for token in ["a", "qgg8vlvZRS6UYooatFL8Aw", "a+/-_9==", &"x".repeat(256)] {
+    for token in ["a", "1", "true", "qgg8vlvZRS6UYooatFL8Aw", "a+/-_9==", &"x".repeat(256)] {
         assert!(answers(&open, token) && answers(&proven, token), "{token}");
     }
     for forgery in [
@@ -207,5 +207,45 @@ fn nothing_but_tokens_is_signed_for_everybody() {
     ] {
         assert!(!answers(&open, forgery), "{forgery}");
         assert!(answers(&proven, forgery), "{forgery}");
+    }
+}
+
+/// A number is JSON, and a name is a form: what a handshake has signed is not believed to be a callback.
+#[test]
+fn what_is_signed_for_everybody_proves_nothing() {
+    let plugin = |verified: bool, signed: Value| {
+        let hmac = json!({"header": "x-signature", "algorithm": "sha256", "encoding": "hex", "signed": signed});
+        let handshake = json!({
+            "when": "has(request.query.crc_token)", "verified": verified,
+            "hmac": {"of": "request.query.crc_token", "algorithm": "sha256", "encoding": "hex"},
+            "answer": {"body": "hmac"}
+        });
+        compile(with_all([
+            ("/callback/handshakes", json!([handshake])),
+            ("/callback/verification", json!([{"hmac": hmac}])),
+        ]))
+        .unwrap()
+    };
+    let verify = |plugin: &Plugin, body: &str, signature: &str| {
+        let headers = [("x-signature".to_owned(), signature.to_owned())];
+        plugin.verify(&CallbackRequest::stored("POST", "", &headers, body.as_bytes()), &[KEY.into()])
+    };
+    for signed in [json!([{"body": {}}]), json!([{"literal": "v"}, {"expression": "string(body)"}])] {
+        let open = plugin(false, signed.clone());
+        let prefix = if signed[0].get("literal").is_some() { "v" } else { "" };
+        for body in ["1", "true", "7"] {
+            let asked = format!("crc_token={prefix}{body}");
+            let reply = ask_with(&[KEY], &open, "GET", &asked, &[], "").unwrap();
+            let signature = std::str::from_utf8(&reply.body).unwrap();
+            let refusal = verify(&open, body, signature).unwrap_err();
+            assert!(refusal.to_string().contains("signs the same for everybody"), "{body}: {refusal}");
+            // Where the question has to be proven, nobody else gets it signed.
+            assert_eq!(verify(&plugin(true, signed.clone()), body, signature), Ok(()), "{body}");
+        }
+        let body = r#"{"event":"paid"}"#;
+        assert!(ask_with(&[KEY], &open, "GET", "crc_token=%7B%22event%22%3A%22paid%22%7D", &[], "").is_none());
+        if prefix.is_empty() {
+            assert_eq!(verify(&open, body, &super::verification::sign(KEY, body.as_bytes())), Ok(()));
+        }
     }
 }

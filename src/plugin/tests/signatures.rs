@@ -275,6 +275,48 @@ fn made() -> Vec<Signed> {
             ..Signed::default()
         },
         Signed {
+            name: "Trello, if it wrote the port",
+            verification: json!({"hmac": {
+                "header": "x-trello-webhook", "algorithm": "sha256", "encoding": "base64url",
+                "signed": [{"body": {}}, {"url": {}}],
+            }}),
+            secret: "tr-51f0".into(),
+            url: Some("https://hooks.example.com/hooks/abc"),
+            headers: vec![(
+                "X-Trello-Webhook",
+                base64::engine::general_purpose::URL_SAFE_NO_PAD
+                    .encode(sha256(b"tr-51f0", &[&body, b"https://hooks.example.com:443/hooks/abc"])),
+            )],
+            body: body.clone(),
+            ..Signed::default()
+        },
+        Signed {
+            name: "Gitea's forms, in which the JSON is signed",
+            verification: json!({"hmac": merged(hmac_hex("x-gitea-signature"), json!({
+                "signed": [{"formField": "payload"}],
+            }))}),
+            secret: "gt-0c77".into(),
+            headers: vec![("X-Gitea-Signature", hex::encode(sha256(b"gt-0c77", &[br#"{"ref":"x"}"#])))],
+            body: b"payload=%7B%22ref%22%3A%22x%22%7D".to_vec(),
+            ..Signed::default()
+        },
+        Signed {
+            name: "a list with spaces, a hexadecimal key, and a parameter of the query",
+            verification: json!({"hmac": merged(hmac_hex("x-signature"), json!({
+                "list": {"separator": " "}, "key": {"encoding": "hex"},
+                "signed": [{"query": "id"}, {"literal": "."}, {"body": {}}],
+            }))}),
+            secret: hex::encode([9; 32]),
+            other_secret: "0a0b",
+            query: "id=a%2Bb&other=1".into(),
+            headers: vec![(
+                "X-Signature",
+                format!("{} {}", "00".repeat(32), hex::encode(sha256(&[9; 32], &[b"a+b.", &body]))),
+            )],
+            body: body.clone(),
+            ..Signed::default()
+        },
+        Signed {
             name: "Discord",
             verification: json!({"publicKey": {
                 "header": "x-signature-ed25519", "algorithm": "ed25519", "encoding": "hex", "keyEncoding": "hex",
@@ -439,12 +481,49 @@ fn mistakes_in_verifications_are_named() {
             "[0].hmac.timestamp.element: the signature is no list",
         ),
         (json!({"hmac": merged(hmac(), json!({"timestamp": {}}))}), "[0].hmac.timestamp: set exactly one of"),
+        (json!({"hmac": merged(hmac(), json!({"signed": [{"url": {}}]}))}), "[0].hmac.signed: is the same for every"),
+        // An expression is no cover: it can look at what is not signed.
+        (
+            json!({"hmac": merged(hmac(), json!({"timestamp": {"field": "request.headers['x-time']"}}))}),
+            "[0].hmac.signed: does not cover the timestamp",
+        ),
+        (
+            json!({"hmac": merged(hmac(), json!({"signed": [{"header": "x-id"}], "timestamp": {"field": "body.at"}}))}),
+            "[0].hmac.signed: does not cover the timestamp",
+        ),
     ] {
         let mistakes = compile(with("/callback/verification", json!([verification]))).unwrap_err();
         let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         let expected = format!("spec.callback.verification{expected}");
         assert!(lines.iter().any(|line| line.starts_with(&expected)), "{expected} in {lines:?}");
     }
+    let beside = json!([{"none": {}}, {"hmac": hmac()}]);
+    let mistakes = compile(with("/callback/verification", beside)).unwrap_err();
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert_eq!(mistakes[0].field, "spec.callback.verification[0].none");
+}
+
+/// That a field is there twice counts to Twilio only where its values differ.
+#[test]
+fn a_field_that_is_there_twice_is_signed_once() {
+    use hmac::Mac as _;
+    let mut mac = <hmac::Hmac<sha1::Sha1> as hmac::KeyInit>::new_from_slice(b"12345").unwrap();
+    mac.update(b"https://mycompany.com/myapp.phpMediaaMediabSid1");
+    let code = hex::encode(mac.finalize().into_bytes());
+    let plugin = compile(with(
+        "/callback/verification",
+        json!([{"hmac": {"header": "x-signature", "algorithm": "sha1", "encoding": "hex",
+            "signed": [{"urlWithQuery": {}}, {"sortedForm": {}}]}}]),
+    ))
+    .unwrap();
+    let verify = |body: &str| {
+        let headers = headers(&[("x-signature", &code), ("content-type", "application/x-www-form-urlencoded")]);
+        let request = CallbackRequest::stored("POST", "", &headers, body.as_bytes());
+        plugin.verify(&request.registered(Some("https://mycompany.com/myapp.php")), &["12345".into()])
+    };
+    assert_eq!(verify("Sid=1&Media=b&Media=a"), Ok(()));
+    assert_eq!(verify("Media=a&Sid=1&Media=b&Media=a"), Ok(()));
+    assert_eq!(verify("Media=a&Sid=1").unwrap_err().label(), "mismatch");
 }
 
 #[test]

@@ -36,8 +36,9 @@ impl HmacVerifier {
     pub(super) fn compile(field: &str, settings: &HmacVerification, compiler: &mut Compiler<'_>) -> Self {
         let has_list = settings.list.is_some();
         let timestamp = settings.timestamp.as_ref();
-        let signed = Signed::compile(field, &settings.signed, timestamp, compiler);
         let in_body = timestamp.is_some_and(|timestamp| timestamp.field.is_some());
+        let timestamp = timestamp.map(|timestamp| Timestamp::compile(field, timestamp, has_list, compiler));
+        let signed = Signed::compile(field, &settings.signed, timestamp.as_ref(), compiler);
         Self {
             proof_first: in_body && settings.field.is_none() && signed.is_raw_body(),
             place: compiler.place(field, settings.header.as_ref(), settings.query.as_ref(), settings.field.as_ref()),
@@ -47,7 +48,7 @@ impl HmacVerifier {
             list: settings.list.clone(),
             key: settings.key.clone(),
             signed,
-            timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, has_list, compiler)),
+            timestamp,
         }
     }
 
@@ -80,12 +81,16 @@ impl HmacVerifier {
         readable: &[&Vec<u8>],
         secrets: &[&Secret],
     ) -> Result<(), Refusal> {
-        let parts = self.signed.parts(seen, timestamp)?;
-        let proves = |key: &Cow<'_, [u8]>| match self.algorithm {
-            HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(key, &parts, readable),
-            HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(key, &parts, readable),
-            HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(key, &parts, readable),
+        let messages = self.signed.messages(seen, timestamp)?;
+        if messages.iter().any(|parts| seen.is_signed_for_everybody(&parts.concat())) {
+            return Err(self.place.malformed("proves nothing: a handshake signs the same for everybody who asks"));
+        }
+        let is_of = |parts: &Vec<Cow<'_, [u8]>>, key: &[u8]| match self.algorithm {
+            HmacAlgorithm::Sha1 => matches::<Hmac<Sha1>>(key, parts, readable),
+            HmacAlgorithm::Sha256 => matches::<Hmac<Sha256>>(key, parts, readable),
+            HmacAlgorithm::Sha512 => matches::<Hmac<Sha512>>(key, parts, readable),
         };
+        let proves = |key: &Cow<'_, [u8]>| messages.iter().any(|parts| is_of(parts, key));
         any_secret(secrets, || self.place.name(), |secret| key(&self.key, secret), proves)
     }
 

@@ -149,7 +149,7 @@ impl Verifier {
 }
 
 /// Verifies a request: any of the verifications, with any of the secrets. `payload_field` is the field of a form that
-/// carries JSON, for expressions over `body`.
+/// carries JSON, for expressions over `body`; `tokens_are_signed` says whether a handshake signs tokens for everybody.
 ///
 /// # Errors
 /// Why the verification failed that came furthest.
@@ -157,9 +157,10 @@ pub(crate) fn verify(
     verifiers: &[Verifier],
     request: &CallbackRequest<'_>,
     payload_field: Option<&str>,
+    tokens_are_signed: bool,
     secrets: &[Secret],
 ) -> Result<(), Refusal> {
-    let seen = Seen::new(request, payload_field);
+    let seen = Seen::new(request, payload_field).with_signed_tokens(tokens_are_signed);
     let mut refusal = Refusal::NoSecret;
     for verifier in verifiers {
         match verifier.verify(&seen, secrets) {

@@ -4,6 +4,7 @@ use super::Compile;
 use crate::plugin::cel::value::null;
 use crate::plugin::cel::{Data, Expression, Scope, Variables};
 use crate::plugin::error::{Mistake, Refusal};
+use crate::plugin::handshake::is_token;
 use crate::plugin::request::CallbackRequest;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -18,18 +19,31 @@ pub(super) struct Seen<'a> {
     pub(super) request: &'a CallbackRequest<'a>,
     payload_field: Option<&'a str>,
     is_proven: bool,
+    /// Whether anybody can have a token signed with the callback secret, by a handshake.
+    tokens_are_signed: bool,
     data: OnceCell<(Data, Data)>,
 }
 
 impl<'a> Seen<'a> {
     pub(super) fn new(request: &'a CallbackRequest<'a>, payload_field: Option<&'a str>) -> Self {
-        Self { request, payload_field, is_proven: false, data: OnceCell::new() }
+        Self { request, payload_field, is_proven: false, tokens_are_signed: false, data: OnceCell::new() }
+    }
+
+    /// The same request; whether anybody can have a token signed with the callback secret, by a handshake.
+    pub(super) fn with_signed_tokens(self, tokens_are_signed: bool) -> Self {
+        Self { tokens_are_signed, ..self }
+    }
+
+    /// Whether the message proves nothing, because a handshake signs it for everybody who asks.
+    pub(super) fn is_signed_for_everybody(&self, message: &[u8]) -> bool {
+        self.tokens_are_signed && std::str::from_utf8(message).is_ok_and(is_token)
     }
 
     /// The same request, once its sender has proven the whole body: it may be taken apart however large it is, as it will be
     /// to find its events.
     pub(super) fn proven(&self) -> Self {
-        Self { is_proven: true, ..Self::new(self.request, self.payload_field) }
+        let same = Self::new(self.request, self.payload_field).with_signed_tokens(self.tokens_are_signed);
+        Self { is_proven: true, ..same }
     }
 
     /// What an expression gives, as text; a number is written out.
@@ -73,13 +87,25 @@ impl<'a> Seen<'a> {
 
     /// The one value of a query parameter, decoded.
     pub(super) fn query(&self, name: &str) -> Result<String, Refusal> {
-        let values = url::form_urlencoded::parse(self.request.query().as_bytes());
-        let mut values = values.filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        match (values.next(), values.next()) {
-            (Some(value), None) => Ok(value),
-            (None, _) => Err(Refusal::Missing(format!("the query parameter {name}"))),
-            (Some(_), Some(_)) => Err(Refusal::Repeated(format!("the query parameter {name}"))),
-        }
+        the_one(self.request.query().as_bytes(), name, || format!("the query parameter {name}"))
+    }
+
+    /// The one value of a field of the form in the body, decoded.
+    pub(super) fn form_field(&self, name: &str) -> Result<String, Refusal> {
+        let place = || format!("the form field {name}");
+        self.check_size(place)?;
+        the_one(self.request.body(), name, place)
+    }
+}
+
+/// The one value of `name` in a form; `place` is what people call it.
+fn the_one(form: &[u8], name: &str, place: impl Fn() -> String) -> Result<String, Refusal> {
+    let values = url::form_urlencoded::parse(form);
+    let mut values = values.filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value),
+        (None, _) => Err(Refusal::Missing(place())),
+        (Some(_), Some(_)) => Err(Refusal::Repeated(place())),
     }
 }
 

@@ -30,13 +30,14 @@ pub(crate) struct PublicKeyVerifier {
 impl PublicKeyVerifier {
     pub(super) fn compile(field: &str, settings: &PublicKeyVerification, compiler: &mut Compiler<'_>) -> Self {
         let timestamp = settings.timestamp.as_ref();
+        let timestamp = timestamp.map(|timestamp| Timestamp::compile(field, timestamp, false, compiler));
         Self {
             place: compiler.place(field, settings.header.as_ref(), settings.query.as_ref(), settings.field.as_ref()),
             algorithm: settings.algorithm,
             encoding: settings.encoding,
             key_encoding: settings.key_encoding,
-            signed: Signed::compile(field, &settings.signed, timestamp, compiler),
-            timestamp: timestamp.map(|timestamp| Timestamp::compile(field, timestamp, false, compiler)),
+            signed: Signed::compile(field, &settings.signed, timestamp.as_ref(), compiler),
+            timestamp,
         }
     }
 
@@ -44,12 +45,14 @@ impl PublicKeyVerifier {
         let value = self.place.read(seen)?;
         let signature = decode(self.encoding, &value).map_err(|problem| self.place.malformed(problem))?;
         let timestamp = self.timestamp.as_ref().map(|timestamp| timestamp.check(seen, |_| None)).transpose()?;
-        let message = self.signed.parts(seen, timestamp.as_deref())?.concat();
+        let messages = self.signed.messages(seen, timestamp.as_deref())?;
+        let messages: Vec<Vec<u8>> = messages.iter().map(|parts| parts.concat()).collect();
         let read = |secret: &Secret| decode(self.key_encoding, secret.expose().trim_ascii()).ok();
-        let proves = |key: &Vec<u8>| match self.algorithm {
-            PublicKeyAlgorithm::Ed25519 => ed25519(key, &message, &signature),
-            PublicKeyAlgorithm::EcdsaP256Sha256 => p256(key, &message, &signature),
+        let is_of = |message: &Vec<u8>, key: &[u8]| match self.algorithm {
+            PublicKeyAlgorithm::Ed25519 => ed25519(key, message, &signature),
+            PublicKeyAlgorithm::EcdsaP256Sha256 => p256(key, message, &signature),
         };
+        let proves = |key: &Vec<u8>| messages.iter().any(|message| is_of(message, key));
         any_secret(secrets, || self.place.name(), read, proves)
     }
 }
