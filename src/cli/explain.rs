@@ -44,7 +44,9 @@ pub fn tone(outcome: Outcome) -> Tone {
         Outcome::Delivered | Outcome::Captured => Tone::Good,
         Outcome::Received | Outcome::Pending => Tone::Warn,
         Outcome::DeadLettered | Outcome::Refused | Outcome::NoEvent => Tone::Bad,
-        Outcome::NotFired | Outcome::NotSubscribed | Outcome::Handshake | Outcome::Duplicate => Tone::Faint,
+        Outcome::NotFired | Outcome::NotSubscribed | Outcome::Ping | Outcome::Handshake | Outcome::Duplicate => {
+            Tone::Faint
+        }
     }
 }
 

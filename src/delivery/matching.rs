@@ -43,6 +43,9 @@ pub(super) fn match_within(steps: u64, route: &Route, request: &Request, at: u64
         Ok(reading) => reading,
         Err(error) => return nothing(error.to_string()),
     };
+    if route.plugin().is_ping(&reading) {
+        return nothing(Matched::PING.to_owned());
+    }
     let events = match route.plugin().events_while(&reading, || room.check_work()) {
         Ok(events) => events,
         Err(error) => return nothing(error.to_string()),

@@ -5,7 +5,7 @@ use super::model::{
     API_VERSION, Answer, Attempt, Body, Delivery, Event, Header, KIND, Metadata, Outcome, Received, Replay, Request,
     State, SubscriptionRef, Trigger, Verification, Version, name, seconds, time,
 };
-use crate::spool::{self, DeliveryState, Entry, EventOutcome, TriggerOutcome};
+use crate::spool::{self, DeliveryState, Entry, EventOutcome, Matched, TriggerOutcome};
 use base64::Engine as _;
 use uuid::Uuid;
 
@@ -103,6 +103,9 @@ pub fn outcome(entry: &Entry) -> Outcome {
     }
     if any(|state| matches!(state, DeliveryState::Delivered { .. })) {
         return Outcome::Delivered;
+    }
+    if matched.note.as_deref() == Some(Matched::PING) {
+        return Outcome::Ping;
     }
     let (mut skipped, tried): (Vec<_>, Vec<_>) = matched.events.iter().partition(|event| event.skipped.is_some());
     if tried.iter().any(|event| event.triggers.iter().any(|trigger| trigger.captured)) {

@@ -85,7 +85,7 @@ pub struct SubscriptionRef {
 }
 
 /// What became of a request as a whole. The first that applies, in this order of those that were stored: `Received`,
-/// `Pending`, `DeadLettered`, `Delivered`, `Captured`, `NotFired`, `NotSubscribed`, `NoEvent`.
+/// `Pending`, `DeadLettered`, `Delivered`, `Captured`, `NotFired`, `Ping`, `NotSubscribed`, `NoEvent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
     /// It is stored and not held against the triggers yet.
@@ -102,6 +102,8 @@ pub enum Outcome {
     NotSubscribed,
     /// It carried no event that could be read.
     NoEvent,
+    /// It means nothing, as the plugin says: a ping or a heartbeat.
+    Ping,
     /// Only drafts that somebody listens to wanted it.
     Captured,
     /// It was a handshake, which is no event.
@@ -123,6 +125,7 @@ impl Outcome {
             Outcome::NotFired => "NotFired",
             Outcome::NotSubscribed => "NotSubscribed",
             Outcome::NoEvent => "NoEvent",
+            Outcome::Ping => "Ping",
             Outcome::Captured => "Captured",
             Outcome::Handshake => "Handshake",
             Outcome::Duplicate => "Duplicate",

@@ -76,7 +76,7 @@ impl Question {
             Some(Outcome::Pending) => summary.status == Status::Pending,
             Some(Outcome::DeadLettered) => summary.status == Status::Dead,
             Some(Outcome::Delivered) => summary.status == Status::Finished && summary.delivered > 0,
-            Some(Outcome::Captured | Outcome::NotFired | Outcome::NotSubscribed | Outcome::NoEvent) => {
+            Some(Outcome::Captured | Outcome::NotFired | Outcome::NotSubscribed | Outcome::NoEvent | Outcome::Ping) => {
                 summary.status == Status::Finished && summary.delivered == 0
             }
             Some(Outcome::Handshake | Outcome::Duplicate | Outcome::Refused) => false,

@@ -237,6 +237,9 @@ async fn a_list_has_what_was_asked_for() {
     let unread = bench.store(1, 8, "push", MAIN).await;
     let note = Some("the body is no JSON".to_owned());
     bench.spool.store_match(unread, Matched { at: NOW + 8, events: Vec::new(), note }).await.unwrap();
+    let ping = bench.store(1, 9, "push", MAIN).await;
+    let note = Some(Matched::PING.to_owned());
+    bench.spool.store_match(ping, Matched { at: NOW + 9, events: Vec::new(), note }).await.unwrap();
     for (question, expected) in [
         ("outcome=Delivered", vec![delivered]),
         ("outcome=DeadLettered", vec![dead]),
@@ -244,6 +247,7 @@ async fn a_list_has_what_was_asked_for() {
         ("outcome=NotFired", vec![elsewhere, not_fired]),
         ("outcome=NotSubscribed", vec![not_subscribed]),
         ("outcome=NoEvent", vec![unread]),
+        ("outcome=Ping", vec![ping]),
         ("outcome=Received", vec![received]),
         ("outcome=Refused", vec![refused]),
         ("outcome=Handshake", vec![]),

@@ -165,6 +165,12 @@ impl Plugin {
         Ok(Reading { request: request.to_data(), body })
     }
 
+    /// Whether a request means nothing but that the webhook is there.
+    pub fn is_ping(&self, reading: &Reading) -> bool {
+        let variables = Variables::default().with("request", &reading.request).with("body", &reading.body);
+        self.callback.ping.as_ref().is_some_and(|ping| ping.boolean(&variables).unwrap_or(false))
+    }
+
     /// The events of a request, in order. An event whose name cannot be told is there with the reason, so that the
     /// others of the request are not lost with it.
     ///

@@ -106,6 +106,7 @@ struct Callback {
     verification: Vec<Verifier>,
     handshakes: Vec<Handshake>,
     payload_field: Option<String>,
+    ping: Option<Expression>,
     items: Option<Expression>,
     event: Expression,
     item_id: Option<Expression>,

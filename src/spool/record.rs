@@ -94,6 +94,11 @@ pub struct Matched {
     pub note: Option<String>,
 }
 
+impl Matched {
+    /// The note of a request that means nothing, and is no failure.
+    pub const PING: &str = "a ping: it tells that the webhook works, and carries no event";
+}
+
 /// One event of a request and the triggers it was held against.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventOutcome {

@@ -210,3 +210,18 @@ fn objects_of_the_api_server_become_triggers() {
     nameless.metadata.uid = None;
     assert!(Trigger::from_object(nameless, Timestamp::now()).is_none());
 }
+
+#[test]
+fn a_ping_has_no_events_and_is_no_failure() {
+    let mut spec = plugin_spec();
+    spec.callback.ping = Some("body.events.size() == 0".into());
+    let handle = routes([trigger(1, "sub-1")]);
+    handle.update(|index| index.apply_plugin("forge", &spec));
+    let ping = matched(&handle, &request(1, "push", r#"{"events": []}"#));
+    assert_eq!((ping.events.len(), ping.note.as_deref()), (0, Some(Matched::PING)));
+    // What the expression cannot be asked of is an event like any other.
+    for body in [r#"{"events": [1]}"#, "{}"] {
+        let event = matched(&handle, &request(1, "push", body));
+        assert_eq!((event.events.len(), event.note), (1, None), "{body}");
+    }
+}

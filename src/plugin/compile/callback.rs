@@ -54,6 +54,7 @@ impl Compiler<'_> {
             verification: verifiers,
             handshakes: handshakes.map(|(at, handshake)| self.handshake(at, handshake)).collect(),
             payload_field: callback.form_payload_field.clone(),
+            ping: self.optional("spec.callback.ping", callback.ping.as_ref(), &request),
             items: self.optional("spec.callback.items", callback.items.as_ref(), &request),
             event: self.expression("spec.callback.event", &callback.event, &item),
             item_id: self.optional("spec.callback.itemID", callback.item_id.as_ref(), &item),

@@ -3,7 +3,7 @@
 use super::case::{Expect, ExpectedAnswer, ExpectedEvent};
 use super::replay::{Outcome, trigger_name};
 use crate::delivery::{NO_EVENT, NOT_SUBSCRIBED};
-use crate::spool::EventOutcome;
+use crate::spool::{EventOutcome, Matched};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::Serialize;
@@ -109,7 +109,7 @@ impl Differences {
                     note.as_ref().map_or("none".to_owned(), |note| format!("{note:?}")),
                 );
             }
-            (None, Some(note)) if note != NO_EVENT => self.add("note", note),
+            (None, Some(note)) if ![NO_EVENT, Matched::PING].contains(&note.as_str()) => self.add("note", note),
             (None, _) => {}
         }
         // What a Subscription has not asked for is acknowledged and goes nowhere, a ping for example.
