@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// How long a target runs in `make test`.
@@ -36,18 +37,23 @@ fn hold<S: Strategy>(regressions: &'static str, cases: &S, property: impl Fn(S::
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
         ..Config::default()
     };
-    let mut runner = TestRunner::new(config);
-    let mut tried = 0_u64;
+    let tried = Cell::new(0_u64);
     while began.elapsed() < limit {
-        match runner.run(cases, &property) {
-            Ok(()) => tried += u64::from(CASES),
+        // A runner that has had its cases has no further ones.
+        let before = tried.get();
+        let count = |case| {
+            tried.set(tried.get() + 1);
+            property(case)
+        };
+        match TestRunner::new(config.clone()).run(cases, count) {
+            Ok(()) => assert!(tried.get() >= before + u64::from(CASES), "cases were not tried"),
             Err(TestError::Fail(why, case)) => {
                 panic!("{why}; the smallest case is {case:?}; its seed is in {regressions}")
             }
             Err(TestError::Abort(why)) => panic!("no cases could be made: {why}"),
         }
     }
-    println!("{tried} cases in {:.0} s", began.elapsed().as_secs_f64());
+    println!("{} cases in {:.0} s", tried.get(), began.elapsed().as_secs_f64());
 }
 
 /// A request at a callback URL.
