@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 const CONFIGURATION: &str = "bellhop-test";
 
-/// What the chart renders, but for a controller outside of the cluster. No `caBundle`: the controller puts it there. One
-/// more, for nothing that anybody has, is as the chart renders it.
+/// What the chart renders, but for a controller outside of the cluster, and with time for a slow machine. No `caBundle`: the
+/// controller puts it there. One more, for nothing that anybody has, is as the chart renders it.
 async fn configure(own: &Own, workspace: &Workspace<'_>, failure_policy: &str) -> Result<()> {
     let webhook = |resource: &str, operations: &[&str]| {
         json!({
@@ -25,7 +25,7 @@ async fn configure(own: &Own, workspace: &Workspace<'_>, failure_policy: &str) -
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
             "failurePolicy": failure_policy,
-            "timeoutSeconds": 5,
+            "timeoutSeconds": 30,
             "clientConfig": {"url": format!("{}/admission", own.bellhop.internal_url())},
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": workspace.namespace}},
             "rules": [{
@@ -222,11 +222,11 @@ async fn what_cannot_work_is_refused_at_once_and_what_may_yet_is_let_in() -> Res
     Ok(())
 }
 
-/// Certificates and authorities that last seconds: the API server is answered all the time, and it would let nothing in
+/// Certificates and authorities that last a minute: the API server is answered all the time, and it would let nothing in
 /// if it were not.
 #[tokio::test]
 async fn a_certificate_and_its_authority_are_renewed_without_a_gap() -> Result<()> {
-    let lives = ["--certificate-life", "12s", "--authority-life", "30s"];
+    let lives = ["--certificate-life", "45s", "--authority-life", "75s"];
     let args = [&["--admission-configuration", CONFIGURATION], &lives[..]].concat();
     let own = Own::start("certificates", &args).await?;
     let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "certificates").await?;
@@ -245,17 +245,24 @@ async fn a_certificate_and_its_authority_are_renewed_without_a_gap() -> Result<(
     let api = workspace.api::<Subscription>();
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let (start, mut asked) = (Instant::now(), 0);
-    while start.elapsed() < Duration::from_secs(45) {
+    // The certificate that was there when the authority had just been replaced, and when that was replaced in its turn.
+    let (mut of_the_former, mut renewed) = (None, None::<Instant>);
+    while renewed.is_none_or(|renewed| renewed.elapsed() < Duration::from_secs(5)) {
+        ensure!(start.elapsed() < Duration::from_secs(300), "not both were renewed: {of_the_former:?}");
         let error = api.create(&dry, &serde_json::from_value(unknown.clone())?).await.unwrap_err().to_string();
         ensure!(error.contains("did you mean `push`"), "after {:?}: {error}", start.elapsed());
         asked += 1;
+        let now = stored().await?;
+        if now["authority"]["pem"] != first["authority"]["pem"] {
+            let former = of_the_former.get_or_insert_with(|| now["leaf"]["pem"].clone());
+            if now["leaf"]["pem"] != *former {
+                renewed.get_or_insert_with(Instant::now);
+            }
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let last = stored().await?;
-    ensure!(asked > 50, "asked {asked} times only");
-    for part in ["leaf", "authority"] {
-        ensure!(first[part]["pem"] != last[part]["pem"], "{part}: it was never renewed");
-    }
+    ensure!(asked >= 10, "asked {asked} times only");
     ensure!(first["key"] == last["key"], "the key of the ingress is not renewed with them");
     eventually(PATIENCE, "the ingress is told", async || {
         let secret = published.get("controller").await?;

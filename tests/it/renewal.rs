@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a webhook lives.
-const LIFE: Duration = Duration::from_secs(12);
+const LIFE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct State {
@@ -128,21 +128,29 @@ async fn a_webhook_is_renewed_again_and_again_at_two_thirds_of_its_life() -> Res
     let system = Forgetful::start()?;
     let workspace = subscribed(&system, "renewed").await?;
     let (first, begun) = (end(&workspace).await?, Instant::now());
-    let watched = Duration::from_secs(30);
-    while begun.elapsed() < watched {
+    let renewals = loop {
         ensure!(system.alive() == 1, "there is a gap after {:?}", begun.elapsed());
+        let renewals = system.with(|state| state.renewals.clone());
+        if renewals.len() >= 3 {
+            break renewals;
+        }
+        ensure!(begun.elapsed() < 5 * LIFE, "{} renewals in {:?}", renewals.len(), begun.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let (created, renewals) = system.with(|state| (state.created, state.renewals.clone()));
-    ensure!(created == 1, "it stays the same webhook");
-    ensure!((3..=5).contains(&renewals.len()), "{} renewals in {watched:?}", renewals.len());
+    };
+    ensure!(system.with(|state| state.created) == 1, "it stays the same webhook");
     for pair in renewals.windows(2) {
         let pause = pair[1] - pair[0];
-        ensure!(pause > LIFE.mul_f64(0.55) && pause < LIFE.mul_f64(0.85), "{pause:?} of {LIFE:?}");
+        // A busy machine may be late, and a webhook that has ended is a gap.
+        ensure!(pause > LIFE.mul_f64(0.55) && pause < LIFE.mul_f64(0.97), "{pause:?} of {LIFE:?}");
     }
-    ensure!(end(&workspace).await? > first + 15, "the status shows the new end");
+    eventually(PATIENCE, "the status shows the new end", async || {
+        let end = end(&workspace).await?;
+        ensure!(end > first + 40, "{end} after {first}");
+        Ok(())
+    })
+    .await?;
     let metric = shared().await.metric("bellhop_webhook_expiry_timestamp_seconds", &["plugin=\"renewed\""]).await?;
-    ensure!((metric - end(&workspace).await? as f64).abs() <= 12.0, "{metric}");
+    ensure!((metric - end(&workspace).await? as f64).abs() <= LIFE.as_secs_f64(), "{metric}");
     workspace.delete_subscription("lease").await?;
     workspace.is_gone("lease").await?;
     ensure!(system.alive() == 0);
@@ -154,10 +162,16 @@ async fn a_renewal_that_fails_is_told_before_and_after_the_end_and_made_good() -
     let system = Forgetful::start()?;
     let workspace = subscribed(&system, "unrenewed").await?;
     system.with(|state| state.broken = true);
-    let message = workspace.subscription_is("lease", "Expiring", "True", "RenewalFailed").await?;
-    ensure!(message.contains("webhook 1 expires at") && message.contains("out of order"), "{message}");
-    let ready = workspace.api::<Subscription>().get("lease").await?.status.context("a status")?.conditions;
-    ensure!(ready.iter().any(|c| c.type_ == "Ready" && c.status == "True"), "it still receives: {ready:?}");
+    eventually(PATIENCE, "it is told while it still receives", async || {
+        let status = workspace.api::<Subscription>().get("lease").await?.status.context("a status")?;
+        let is = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
+        let expiring = is("Expiring").with_context(|| format!("{:?}", status.conditions))?;
+        ensure!(expiring.reason == "RenewalFailed" && is("Ready").is_some(), "{:?}", status.conditions);
+        let message = &expiring.message;
+        ensure!(message.contains("webhook 1 expires at") && message.contains("out of order"), "{message}");
+        Ok(())
+    })
+    .await?;
     let message = workspace.subscription_is("lease", "Ready", "False", "WebhookExpired").await?;
     ensure!(message.contains("webhook 1 has expired") && message.contains("out of order"), "{message}");
     let calls = system.with(|state| state.renewals.len());
