@@ -18,19 +18,14 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 /// How long a fault lasts.
-const FAULT: Duration = Duration::from_secs(6);
-/// Calls within that time if the pause after the first failure is a second and doubles, with jitter down to a half: one
-/// at once, one more because the status was written, then after 0.5, 1.5 and 3.5 seconds, and one for a slow machine.
-const MOST_CALLS: usize = 6;
-/// The same if the external system or the kind of the failure asks for a longer pause.
-const FEW_CALLS: usize = 3;
+const FAULT: Duration = Duration::from_secs(12);
 
 /// A Bellhop with a short time-out on a control plane of its own, for all tests of outgoing calls. No test stops it.
 pub async fn impatient() -> &'static Own {
     static OWN: OnceCell<Own> = OnceCell::const_new();
     let start = async || {
         let ca = crate::outgoing::authority_file()?;
-        let own = Own::start("impatient", &["--external-timeout=2s", "--external-ca-file", &ca]).await?;
+        let own = Own::start("impatient", &["--external-timeout=5s", "--external-ca-file", &ca]).await?;
         for call in Call::ALL {
             install_plugin(&own, call).await?;
         }
@@ -155,7 +150,7 @@ impl Fault {
     fn said(self, call: Call) -> (&'static [&'static str], &'static str) {
         let (reasons, words): (&'static [&'static str], _) = match self {
             Fault::ConnectionRefused => (&["ExternalSystemFailed"], "could not be reached"),
-            Fault::TimeOut => (&["ExternalSystemFailed"], "did not answer within 2s"),
+            Fault::TimeOut => (&["ExternalSystemFailed"], "did not answer within 5s"),
             Fault::Refusal(401) => (&["CredentialsRefused"], "answered 401: the moon is in the way"),
             Fault::Refusal(403) => (&["CredentialsRefused"], "answered 403: the moon is in the way"),
             Fault::Refusal(404) => (&["ExternalSystemFailed"], "answered 404: the moon is in the way"),
@@ -170,12 +165,17 @@ impl Fault {
         (if call == Call::Delete { &["DeletionFailed"] } else { reasons }, words)
     }
 
-    fn most_calls(self, call: Call) -> usize {
+    /// The most calls that it may cost within this time: one at once, one more because the status was written, one for a slow
+    /// machine, and those after the pauses.
+    fn most_calls(self, call: Call, time: Duration) -> usize {
+        let seconds = time.as_secs_f64();
         match self {
             // Refused credentials are not tried again by time, except for a deletion.
-            Fault::Refusal(401 | 403) if call != Call::Delete => FEW_CALLS,
-            Fault::TooManyRequests => FEW_CALLS,
-            _ => MOST_CALLS,
+            Fault::Refusal(401 | 403) if call != Call::Delete => 3,
+            // Every four seconds, and none after the status was written.
+            Fault::TooManyRequests => 2 + (seconds / 4.0) as usize,
+            // The first pause is a second, and doubles, with jitter down to a half: after 0.5, 1.5, 3.5, 7.5 seconds.
+            _ => 3 + (seconds / 0.5 + 1.0).log2() as usize,
         }
     }
 }
@@ -222,33 +222,34 @@ impl Case<'_> {
         let (reasons, words) = self.fault.said(self.call);
         let api = self.workspace.api::<Subscription>();
         let host = self.proxy.url().replace("http://", "");
-        let message = eventually(PATIENCE, "the condition tells of the fault", async || {
+        eventually(PATIENCE, "the condition tells of the fault", async || {
             let conditions = api.get(&self.name).await?.status.context("no status yet")?.conditions;
             let of_call = conditions.iter().find(|condition| condition.type_ == self.call.condition());
             let condition = of_call.with_context(|| format!("not among {conditions:?}"))?;
             let reason = condition.reason.as_str();
             ensure!(condition.status == "False" && reasons.contains(&reason), "{condition:?}");
-            Ok(condition.message.clone())
+            let message = &condition.message;
+            ensure!(message.contains(&format!("{}: ", self.call.name())), "it names the call: {message}");
+            ensure!(message.contains(words), "it says {words:?}: {message}");
+            if self.fault == Fault::TooManyRequests {
+                let pause = message.contains("answered 429: the moon") || message.contains("asks for a pause until");
+                ensure!(pause, "{message}");
+            }
+            if self.fault != Fault::BrokenJson {
+                ensure!(message.contains(&host), "it names the host {host}: {message}");
+            }
+            eprintln!("{:?} {:?}: {message}", self.call, self.fault);
+            Ok(())
         })
-        .await?;
-        ensure!(message.contains(&format!("{}: ", self.call.name())), "it names the call: {message}");
-        ensure!(message.contains(words), "it says {words:?}: {message}");
-        if self.fault == Fault::TooManyRequests {
-            let pause = message.contains("answered 429: the moon") || message.contains("asks for a pause until");
-            ensure!(pause, "{message}");
-        }
-        if self.fault != Fault::BrokenJson {
-            ensure!(message.contains(&host), "it names the host {host}: {message}");
-        }
-        eprintln!("{:?} {:?}: {message}", self.call, self.fault);
-        Ok(())
+        .await
     }
 
     /// Lets the fault last, and counts the calls that it costs.
     async fn lasts(&self, began: Instant) -> Result<()> {
         tokio::time::sleep_until(began + FAULT).await;
-        let (calls, most) = (self.calls(), self.fault.most_calls(self.call));
-        ensure!(calls <= most, "{calls} calls in {:?}, at most {most} are needed", began.elapsed());
+        let calls = self.calls();
+        let (time, most) = (began.elapsed(), self.fault.most_calls(self.call, began.elapsed()));
+        ensure!(calls <= most, "{calls} calls in {time:?}, at most {most} are needed");
         // A refused connection is not counted.
         ensure!(calls > 0 || self.fault == Fault::ConnectionRefused, "the call was made");
         Ok(())

@@ -384,11 +384,27 @@ impl<'a> Workspace<'a> {
 
     /// Waits until a condition of a Subscription has this status and this reason (any, if empty); gives its message.
     pub async fn subscription_is(&self, name: &str, type_: &str, status: &str, reason: &str) -> Result<String> {
+        self.subscription_says(name, type_, status, reason, &[&[]]).await
+    }
+
+    /// The same, until the message also has all words of one of these lists: it may say something else before, such as that
+    /// there was no answer in time.
+    pub async fn subscription_says(
+        &self,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+        words: &[&[&str]],
+    ) -> Result<String> {
         let api = self.api::<Subscription>();
         eventually(PATIENCE, &format!("Subscription {name}: {type_}={status} {reason}"), async || {
             let subscription = api.get(name).await?;
             let conditions = subscription.status.map(|status| status.conditions).unwrap_or_default();
-            condition_is(&conditions, type_, status, reason)
+            let message = condition_is(&conditions, type_, status, reason)?;
+            let said = words.iter().any(|words| words.iter().all(|word| message.contains(word)));
+            ensure!(said, "it does not say {words:?}: {message}");
+            Ok(message)
         })
         .await
     }
