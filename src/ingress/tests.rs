@@ -35,6 +35,11 @@ struct Bench {
 
 impl Bench {
     fn with(limits: crate::spool::Limits) -> Self {
+        Self::with_timeout(limits, Duration::from_secs(30))
+    }
+
+    /// `timeout` is the longest time that a body may take.
+    fn with_timeout(limits: crate::spool::Limits, timeout: Duration) -> Self {
         let dir = TempDir::new().unwrap();
         let spool = Spool::open(dir.path(), limits).unwrap();
         let metrics = Metrics::new();
@@ -44,7 +49,6 @@ impl Bench {
             index.apply_route(published(1));
         });
         routes.set_synced();
-        let timeout = Duration::from_millis(300);
         let state = State::new(routes.clone(), spool.clone(), metrics, Health::default(), LIMIT, timeout);
         Self { _dir: dir, routes, spool, state: Arc::new(state) }
     }
@@ -286,7 +290,7 @@ async fn large_bodies_are_refused_with_flat_memory() {
 
 #[tokio::test]
 async fn slow_and_broken_bodies_end() {
-    let bench = Bench::new();
+    let bench = Bench::with_timeout(crate::spool::Limits::default(), Duration::from_millis(300));
     let never = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     let (status, _, response) = bench.send(signed(BODY).body(Body::from_stream(never)).unwrap()).await;
     assert_eq!((status, &response.headers()["connection"]), (StatusCode::REQUEST_TIMEOUT, &"close".parse().unwrap()));
@@ -402,7 +406,7 @@ async fn listen(bench: &Bench, limits: Limits) -> (std::net::SocketAddr, Cancell
 
 async fn read_all(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut text)).await.expect("closed");
+    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut text)).await.expect("closed");
     String::from_utf8_lossy(&text).into_owned()
 }
 
