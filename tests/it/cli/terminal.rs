@@ -3,17 +3,20 @@
 use crate::support::PATIENCE;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// A pseudo-terminal with a command on it. Dropping it kills the command.
 pub struct Terminal {
     keyboard: File,
     screen: Arc<Mutex<String>>,
+    /// Ends when everything was read that was written.
+    reader: JoinHandle<()>,
     /// What was read already.
     read: usize,
     child: Child,
@@ -28,20 +31,28 @@ impl Terminal {
         tcsetwinsize(&keyboard, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 })?;
         let name = ptsname(&keyboard, Vec::new())?.into_string()?;
         let open = || File::options().read(true).write(true).open(&name);
+        // The command switches to raw mode for each key that it waits for, and back. What is typed in between has to stay what it
+        // is: a terminal that edits lines takes a backspace away.
+        let side = open()?;
+        let mut modes = tcgetattr(&side)?;
+        let output = modes.output_modes;
+        modes.make_raw();
+        modes.output_modes = output;
+        tcsetattr(&side, OptionalActions::Now, &modes)?;
         let child = command.env("TERM", "xterm").stdin(open()?).stdout(open()?).stderr(open()?).spawn()?;
         // The command is the only one that holds the other side from now on: when it ends, reading ends.
-        drop(command);
+        drop((command, side));
         let keyboard = File::from(keyboard);
         let (mut output, screen) = (keyboard.try_clone()?, Arc::new(Mutex::new(String::new())));
         let shown = screen.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = output.read(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 shown.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
             }
         });
-        Ok(Terminal { keyboard, screen, read: 0, child })
+        Ok(Terminal { keyboard, screen, reader, read: 0, child })
     }
 
     /// Waits until this text is shown, behind what was waited for before.
@@ -100,9 +111,9 @@ impl Terminal {
     pub async fn end(&mut self) -> Result<i32> {
         let started = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                // What it has written last is read.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if let Some(status) = self.child.try_wait()?
+                && self.reader.is_finished()
+            {
                 return status.code().with_context(|| format!("it ended with {status}"));
             }
             if started.elapsed() > PATIENCE {
