@@ -191,7 +191,7 @@ async fn install_upgrade_roll_back_uninstall_and_install_again() -> Result<()> {
     }
     for gone in ["deployment,statefulset,service,serviceaccount,pdb,networkpolicy,role,rolebinding,job"] {
         let of_bellhop = ["-A", gone, "-l", "app.kubernetes.io/instance=bellhop"];
-        eventually(Duration::from_secs(20), "what is not kept is gone", async || {
+        eventually(Duration::from_secs(60), "what is not kept is gone", async || {
             ensure_gone(cluster, &of_bellhop).await
         })
         .await?;

@@ -6,9 +6,10 @@ use crate::install::CLUSTER_SCOPED;
 use crate::support::{NAMESPACE, PUBLIC_URL, chart, cluster, ensure_gone, file, get, helm_on, kubectl_with};
 use anyhow::{Context, Result, ensure};
 use bellhop_harness::control_plane::ControlPlane;
-use bellhop_harness::{process, root, world};
+use bellhop_harness::{eventually, process, root, world};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Duration;
 
 /// The commit whose charts are in `tests/charts/recorded`.
 const RECORDED: &str = "2556332";
@@ -180,7 +181,8 @@ async fn there_and_back(earlier: &Earlier) -> Result<bool> {
     is_as_it_was(&belongings(cluster).await?, &had).context("after the second upgrade")?;
     helm_on(cluster, &["uninstall", "bellhop-plugins", "bellhop", "-n", NAMESPACE, "--no-hooks"]).await?;
     let of_bellhop = ["clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/instance=bellhop"];
-    ensure_gone(cluster, &of_bellhop).await?;
+    let gone = async || ensure_gone(cluster, &of_bellhop).await;
+    eventually(Duration::from_secs(60), "what is not kept is gone", gone).await?;
     cluster.kubectl(["delete", "crd", "-l", "app.kubernetes.io/part-of=bellhop", "--timeout=60s"]).await?;
     cluster.kubectl(["delete", "namespace", NAMESPACE, "bellhop-ingress", "--wait=true", "--timeout=60s"]).await?;
     Ok(differ)

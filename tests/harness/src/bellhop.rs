@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::ports::free_port;
 use crate::process::Process;
 
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How to run `bellhop run`.
 #[derive(Debug, Clone)]

@@ -121,7 +121,7 @@ impl Gitea {
     /// Ends Gitea; its data stays.
     pub async fn stop(&self) -> Result<()> {
         if let Some(mut process) = self.process.lock().await.take() {
-            process.terminate(Duration::from_secs(20)).await?;
+            process.terminate(Duration::from_secs(90)).await?;
         }
         Ok(())
     }
@@ -345,7 +345,7 @@ APP_DATA_PATH = {folder}/data
 DB_TYPE = sqlite3
 PATH = {folder}/gitea.db
 SQLITE_JOURNAL_MODE = WAL
-SQLITE_TIMEOUT = 5000
+SQLITE_TIMEOUT = 60000
 
 [security]
 INSTALL_LOCK = true
@@ -362,7 +362,7 @@ DEFAULT_BRANCH = main
 
 [webhook]
 ALLOWED_HOST_LIST = *
-DELIVER_TIMEOUT = 5
+DELIVER_TIMEOUT = 30
 QUEUE_LENGTH = 1000
 
 [queue]
