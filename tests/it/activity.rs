@@ -7,7 +7,7 @@ use bellhop::api::Subscription;
 use bellhop_harness::control_plane::ControlPlane;
 use bellhop_harness::{eventually, world};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 use std::time::Duration;
@@ -50,7 +50,10 @@ async fn the_last_requests_time_appears_and_is_written_seldom() -> Result<()> {
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
     workspace.runner.wait_for(4, PATIENCE).await?;
-    ensure!(last_request(&workspace, "acme-web").await? == Some(first), "it was written again within a minute");
+    let last = last_request(&workspace, "acme-web").await?.context("it was there")?;
+    // On a busy machine, the minute may be over.
+    let pause = last.duration_since(first);
+    ensure!(pause.is_zero() || pause >= SignedDuration::from_secs(60), "it was written again after {pause}");
 
     // Who cannot prove who they are, leave no trace.
     workspace.create_subscription(workspace.subscription("quiet")).await?;

@@ -74,9 +74,14 @@ async fn a_process_that_starts_without_the_api_server_waits_for_it() -> Result<(
     own.bellhop.spawn()?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(own.bellhop.is_running(), "it must not end");
-    let ready = reqwest::get(format!("{}/readyz", own.bellhop.private_url())).await?;
-    ensure!(ready.status() == 503, "nor say that it is ready: {}", ready.status());
-    ensure!(ready.text().await?.contains("route"), "but what is missing");
+    let readiness = format!("{}/readyz", own.bellhop.private_url());
+    eventually(PATIENCE, "it says what is missing", async || {
+        let ready = reqwest::get(&readiness).await?;
+        ensure!(ready.status() == 503, "nor say that it is ready: {}", ready.status());
+        ensure!(ready.text().await?.contains("route"), "but what is missing");
+        Ok(())
+    })
+    .await?;
 
     own.control_plane.start_api_server().await?;
     workspace.runner.start_again()?;

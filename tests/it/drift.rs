@@ -100,14 +100,16 @@ async fn in_two_minutes_there_are_as_many_calls_as_the_interval_says() -> Result
     workspace.base_url = proxy.url();
     workspace.connect("acme-web", "review").await?;
     let before = proxy.counts();
-    let (looks, all) =
-        (|| proxy.count("GET", |path| path.ends_with("/hooks")), || -> usize { proxy.counts().values().sum() });
-    let (looks_before, all_before) = (looks(), all());
     let time = Duration::from_secs(120);
     tokio::time::sleep(time).await;
-    let (looked, called) = (looks() - looks_before, all() - all_before);
+    let after = proxy.counts();
+    let more: Vec<_> = after.iter().map(|(call, count)| (call, count - before.get(call).unwrap_or(&0))).collect();
+    let called: usize = more.iter().map(|(_, count)| count).sum();
+    let looks = more.iter().filter(|((method, path), _)| method == "GET" && path.ends_with("/hooks"));
+    let looked: usize = looks.map(|(_, count)| count).sum();
     let expected = (time.as_secs() / INTERVAL.as_secs()) as usize;
-    ensure!(looked.abs_diff(expected) <= 1, "{looked} looks instead of {expected}");
-    ensure!(called == looked, "nothing else: {before:?} {:?}", proxy.counts());
+    // A busy machine leaves looks out; nothing makes more of them.
+    ensure!((expected * 2 / 3..=expected + 1).contains(&looked), "{looked} looks instead of {expected}");
+    ensure!(called == looked, "nothing else: {before:?} {after:?}");
     Ok(())
 }

@@ -6,12 +6,14 @@ use crate::support::{PATIENCE, REPOSITORY, Workspace};
 use anyhow::{Context, Result, ensure};
 use bellhop::api::WorkflowTrigger;
 use bellhop_harness::eventually;
+use bellhop_harness::runner::Recorded;
 use futures::{TryStreamExt, stream};
 use kube::api::ListParams;
 use reqwest::Method;
 use serde_json::json;
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
 
 #[tokio::test]
 async fn of_three_triggers_one_fires_and_the_others_say_why_not() -> Result<()> {
@@ -90,7 +92,7 @@ async fn a_thousand_triggers_on_one_event_all_fire() -> Result<()> {
         })
         .await?;
     let api = workspace.api::<WorkflowTrigger>();
-    eventually(PATIENCE, "all triggers are bound", async || {
+    eventually(5 * PATIENCE, "all triggers are bound", async || {
         let triggers = api.list(&ListParams::default()).await?;
         let conditions = |trigger: &WorkflowTrigger| trigger.status.clone().unwrap_or_default().conditions;
         let bound = triggers.iter().filter(|trigger| conditions(trigger).iter().any(|one| one.reason == "Bound"));
@@ -100,14 +102,29 @@ async fn a_thousand_triggers_on_one_event_all_fire() -> Result<()> {
     })
     .await?;
 
-    let started = Instant::now();
-    workspace.push("main", "a.txt").await?;
-    let runs = workspace.runner.wait_for(TRIGGERS, Duration::from_secs(60)).await?;
-    let took = started.elapsed();
-    let fired: BTreeSet<_> = runs.iter().filter_map(|run| run.header("ce-trigger")).map(str::to_owned).collect();
-    ensure!(fired == numbers, "{} of {TRIGGERS} have fired", fired.len());
-    let ids: BTreeSet<_> = runs.iter().filter_map(|run| run.header("ce-id")).collect();
-    ensure!(ids.len() == 1, "one event has one id: {ids:?}");
-    eprintln!("{TRIGGERS} triggers on one push have run after {:.1} s", took.as_secs_f64());
-    Ok(())
+    // The ingress has a watch of its own, which may not have told it of all triggers when the first push comes.
+    let mut pushes = 0;
+    eventually(5 * PATIENCE, "all triggers fire on one push", async || {
+        pushes += 1;
+        let started = Instant::now();
+        workspace.push("main", &format!("{pushes}.txt")).await?;
+        let fired = |runs: &[Arc<Recorded>]| {
+            if runs.len() < TRIGGERS {
+                return false;
+            }
+            let mut events = BTreeMap::<_, BTreeSet<_>>::new();
+            for run in runs {
+                events
+                    .entry(run.header("ce-id").map(str::to_owned))
+                    .or_default()
+                    .extend(run.header("ce-trigger").map(str::to_owned));
+            }
+            events.into_values().any(|triggers| triggers == numbers)
+        };
+        workspace.runner.wait_until("all of them", PATIENCE, fired).await?;
+        let took = started.elapsed();
+        eprintln!("{TRIGGERS} triggers on one push have run after {:.1} s", took.as_secs_f64());
+        Ok(())
+    })
+    .await
 }

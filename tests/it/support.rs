@@ -420,6 +420,16 @@ impl<'a> Workspace<'a> {
         .await
     }
 
+    /// Waits until an Event has this reason and these words: Events are published after the status.
+    pub async fn event_says(&self, reason: &str, words: &str) -> Result<()> {
+        eventually(PATIENCE, &format!("an Event {reason} {words}"), async || {
+            let events = self.control_plane.kubectl(["-n", &self.namespace, "get", "events"]).await?;
+            ensure!(events.lines().any(|line| line.contains(reason) && line.contains(words)), "{events}");
+            Ok(())
+        })
+        .await
+    }
+
     pub async fn delete_subscription(&self, name: &str) -> Result<()> {
         self.api::<Subscription>().delete(name, &DeleteParams::default()).await?;
         Ok(())

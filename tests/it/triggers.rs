@@ -40,7 +40,7 @@ async fn a_draft_captures_while_it_listens_and_delivers_nothing() -> Result<()> 
     workspace.push("main", "before.txt").await?;
     workspace.runner.wait_for(1, PATIENCE).await?;
 
-    let until = Timestamp::now() + SignedDuration::from_secs(15);
+    let until = Timestamp::now() + SignedDuration::from_secs(40);
     annotate(&workspace, "sketch", json!({"bellhop.dev/listen-until": until.to_string()})).await?;
     let message = workspace.trigger_is("sketch", "True", "Listening").await?;
     ensure!(message.contains(&Timestamp::from_second(until.as_second())?.to_string()), "{message}");

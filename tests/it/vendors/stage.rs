@@ -262,13 +262,7 @@ impl<'a, V: Vendor> Stage<'a, V> {
 
     /// Waits until an Event of the workspace has this reason and these words.
     pub async fn event_says(&self, reason: &str, words: &str) -> Result<()> {
-        eventually(PATIENCE, &format!("an Event {reason}"), async || {
-            let events =
-                self.workspace.control_plane.kubectl(["-n", &self.workspace.namespace, "get", "events"]).await?;
-            ensure!(events.lines().any(|line| line.contains(reason) && line.contains(words)), "{events}");
-            Ok(())
-        })
-        .await
+        self.workspace.event_says(reason, words).await
     }
 
     /// The whole story of one webhook that nothing happens to: what there is at the end of each step is what should be.
