@@ -2,7 +2,8 @@
 //!
 //! Facts: docs.gitlab.com/api/project_webhooks (flags such as `push_events`, `token`, project by id or encoded path; the
 //! token is not shown again), docs.gitlab.com/user/project/integrations/webhook_events (object_kind, X-Gitlab-Event),
-//! docs.gitlab.com/user/project/integrations/webhooks (X-Gitlab-Token); gitlab-org/gitlab app/models/hooks/web_hook.rb.
+//! docs.gitlab.com/user/project/integrations/webhooks (X-Gitlab-Token, Idempotency-Key); gitlab-org/gitlab
+//! app/models/hooks/web_hook.rb.
 
 use super::asked::text;
 use super::{Answer, Asked, Delivery, Desk, Vendor, Webhook, answer_error, answer_json};
@@ -71,6 +72,7 @@ impl Vendor for GitLab {
         Delivery::json(&webhook.url, &json!({"object_kind": event, "ref": "refs/heads/main", "number": number}))
             .header("x-gitlab-event", hook(event))
             .header("x-gitlab-event-uuid", format!("event-{number}"))
+            .header("idempotency-key", format!("delivery-{number}"))
             .header("x-gitlab-token", webhook.secret.clone())
     }
 }
