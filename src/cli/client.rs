@@ -13,6 +13,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
 use serde::Deserialize;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tower::util::MapResponseLayer;
 
 /// Where the cluster is, as kubectl is told.
@@ -38,6 +40,8 @@ pub struct Cluster {
     pub client: Client,
     /// The workspace.
     pub namespace: String,
+    /// Warnings that came with answers. Each was shown.
+    pub warnings: Arc<AtomicUsize>,
 }
 
 impl Access {
@@ -49,8 +53,11 @@ impl Access {
         let config = self.config().await.context("the kubeconfig")?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = ClientBuilder::try_from(config).context("the kubeconfig")?;
-        let client = client.with_layer(&MapResponseLayer::new(show_warnings)).build();
-        Ok(Cluster { client, namespace })
+        let warnings = Arc::new(AtomicUsize::new(0));
+        let counted = warnings.clone();
+        let show = move |response| show_warnings(response, &counted);
+        let client = client.with_layer(&MapResponseLayer::new(show)).build();
+        Ok(Cluster { client, namespace, warnings })
     }
 
     async fn config(&self) -> anyhow::Result<Config> {
@@ -113,10 +120,13 @@ pub fn names_an_object(status: &Status) -> bool {
     status.details.as_ref().is_some_and(|details| !details.name.is_empty())
 }
 
-/// Shows what the API server, or what answers through it, wants people to read besides: as kubectl does.
-fn show_warnings<B>(response: Response<B>) -> Response<B> {
+/// Shows what the API server, or what answers through it, wants people to read besides, as kubectl does; and counts it.
+fn show_warnings<B>(response: Response<B>, count: &AtomicUsize) -> Response<B> {
     let values = response.headers().get_all(WARNING).iter().filter_map(|value| value.to_str().ok());
-    values.filter_map(warning).for_each(|text| eprintln!("Warning: {}", clean(&text)));
+    for text in values.filter_map(warning) {
+        eprintln!("Warning: {}", clean(&text));
+        count.fetch_add(1, Ordering::Relaxed);
+    }
     response
 }
 

@@ -3,13 +3,14 @@
 use super::client::{Access, Cluster};
 use super::exit::Exit;
 use super::output::{Format, clean, document, print};
-use super::request_log::{RequestLog, selector};
+use super::request_log::{Look, RequestLog, selector};
 use crate::log::model::{ReplayedDelivery, Request, State};
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 
-/// Requests of one trigger that are looked through for dead letters.
+/// Requests of one trigger that are looked through for dead letters, the newest ones.
 const MAX_REQUESTS: usize = 100_000;
 
 /// Options of `bellhop replay`.
@@ -46,11 +47,12 @@ struct Done {
 /// Replays.
 ///
 /// # Errors
-/// Something cannot be replayed, and why; the log is not served, or the API server refused.
+/// Something cannot be replayed, and why, or it is not known whether it was everything; the log is not served, or the API
+/// server refused.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     let cluster = options.access.cluster().await?;
     let log = RequestLog::new(&cluster);
-    let (done, failed) = match (&options.request, &options.dead_letters) {
+    let (done, problems) = match (&options.request, &options.dead_letters) {
         (Some(name), _) => {
             let deliveries = log.replay(name, options.trigger.as_deref(), false).await?.deliveries;
             (vec![Done { request: name.clone(), deliveries }], Vec::new())
@@ -63,24 +65,23 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         None => done.iter().map(lines).collect(),
         Some(format) => document(format, &serde_json::json!({"replayed": done}), &names)?,
     })?;
-    match failed.as_slice() {
-        [] => Ok(()),
-        [first, ..] => {
-            Err(anyhow!("{} of {} could not be replayed; the first: {first}", failed.len(), failed.len() + done.len()))
-        }
-    }
+    if problems.is_empty() { Ok(()) } else { Err(anyhow!(problems.join("; "))) }
 }
 
-/// Replays what was given up, one request after the other, and gives also what could not be.
+/// Replays what was given up, one request after the other, and gives also what is wrong with that.
 async fn dead_letters(cluster: &Cluster, log: &RequestLog, trigger: &str) -> anyhow::Result<(Vec<Done>, Vec<String>)> {
-    let requests = log.list(&selector(&[("trigger", Some(trigger))]), MAX_REQUESTS).await?;
-    if requests.is_empty() {
+    let look = |request: &Request| if has_dead_letter(request, trigger) { Look::Wanted } else { Look::PassedOver };
+    let (dead, cut) = log.find_among(&selector(&[("trigger", Some(trigger))]), MAX_REQUESTS, look).await?;
+    let mut problems = Vec::new();
+    if cluster.warnings.load(Ordering::Relaxed) > 0 {
+        problems.push("it may not be everything: see the warnings".to_owned());
+    }
+    if cut {
+        problems.push(format!("it may not be everything: only the newest {MAX_REQUESTS} requests were looked through"));
+    }
+    if dead.is_empty() && problems.is_empty() {
         // A name that was misspelt is not the same as a trigger without dead letters.
         cluster.get("WorkflowTrigger", trigger).await?;
-    }
-    // The oldest one first, as they came.
-    let dead: Vec<_> = requests.iter().rev().filter(|request| has_dead_letter(request, trigger)).collect();
-    if dead.is_empty() {
         eprintln!("Nothing was given up for the WorkflowTrigger {trigger}.");
     }
     // Draws nothing where standard error is no terminal.
@@ -89,7 +90,8 @@ async fn dead_letters(cluster: &Cluster, log: &RequestLog, trigger: &str) -> any
         bar.set_style(style);
     }
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for request in dead {
+    // The oldest one first, as they came.
+    for request in dead.iter().rev() {
         let name = request.metadata.name.clone();
         bar.set_message(clean(&name));
         match log.replay(&name, Some(trigger), true).await {
@@ -100,7 +102,11 @@ async fn dead_letters(cluster: &Cluster, log: &RequestLog, trigger: &str) -> any
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok((done, failed))
+    if let Some(first) = failed.first() {
+        let all = failed.len() + done.len();
+        problems.push(format!("{} of {all} could not be replayed; the first: {first}", failed.len()));
+    }
+    Ok((done, problems))
 }
 
 fn has_dead_letter(request: &Request, trigger: &str) -> bool {

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 const PAGE: usize = 250;
 /// Requests that are looked through after an interruption for what was missed.
 const CATCH_UP: usize = 1000;
-/// Requests that are passed over before no more are looked at.
-const MAX_PASSED_OVER: usize = 20_000;
+/// Requests that are looked through for those that are wanted, unless more are.
+const MOST_LOOKED_AT: usize = 20_000;
 /// Pause after an interruption, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -36,6 +36,17 @@ pub enum Look {
     PassedOver,
     /// Neither it nor any before it.
     End,
+}
+
+/// What was found among the newest requests.
+struct Found {
+    requests: Vec<Request>,
+    /// How many were looked at.
+    looked_at: usize,
+    /// Whether there are more, which were not looked at.
+    cut: bool,
+    /// The version from which they can be followed.
+    version: String,
 }
 
 /// What is heard while a draft listens.
@@ -74,19 +85,11 @@ impl RequestLog {
         Self { client: cluster.client.clone(), namespace: cluster.namespace.clone(), path }
     }
 
-    /// The newest requests that a selector means, at most `limit`; the newest one first.
+    /// The newest requests that a selector means and that are wanted, at most `limit`; the newest one first. If there are fewer
+    /// among the newest 20,000, the ones before are not looked at, which is said on standard error.
     ///
     /// # Errors
     /// The log is not served, or the API server refused.
-    pub async fn list(&self, selector: &str, limit: usize) -> anyhow::Result<Vec<Request>> {
-        self.find(selector, limit, |_| Look::Wanted).await
-    }
-
-    /// The same, of those that are wanted. If 20,000 are not, the ones before are not looked at, which is said on standard
-    /// error.
-    ///
-    /// # Errors
-    /// As [`RequestLog::list`].
     pub async fn find(
         &self,
         selector: &str,
@@ -96,49 +99,79 @@ impl RequestLog {
         Ok(self.newest(selector, limit, look).await?.0)
     }
 
-    /// The same, with the version from which they can be followed.
+    /// The same, of those among the newest `most`; and whether there are more, which were not looked at.
+    ///
+    /// # Errors
+    /// As [`RequestLog::find`].
+    pub async fn find_among(
+        &self,
+        selector: &str,
+        most: usize,
+        look: impl Fn(&Request) -> Look,
+    ) -> anyhow::Result<(Vec<Request>, bool)> {
+        let found = self.search(selector, usize::MAX, most, look).await?;
+        Ok((found.requests, found.cut))
+    }
+
+    /// At most `limit` that are wanted, with the version from which they can be followed.
     async fn newest(
         &self,
         selector: &str,
         limit: usize,
         look: impl Fn(&Request) -> Look,
     ) -> anyhow::Result<(Vec<Request>, String)> {
-        let (mut requests, mut passed_over, mut version) = (Vec::new(), 0, None);
+        let found = self.search(selector, limit, limit.max(MOST_LOOKED_AT), look).await?;
+        if found.cut && found.requests.len() < limit {
+            eprintln!("The newest {} requests were looked through, and none before.", found.looked_at);
+        }
+        Ok((found.requests, found.version))
+    }
+
+    /// The newest requests that are wanted, `limit` at most, of the newest `most`.
+    async fn search(
+        &self,
+        selector: &str,
+        limit: usize,
+        most: usize,
+        look: impl Fn(&Request) -> Look,
+    ) -> anyhow::Result<Found> {
+        let (mut requests, mut looked_at, mut cut, mut version) = (Vec::new(), 0, false, None);
         let mut params = ListParams::default().fields(selector);
         'pages: loop {
-            let left = if passed_over == 0 { limit - requests.len() } else { PAGE };
+            let left = if looked_at == requests.len() { limit - requests.len() } else { PAGE };
             params = params.limit(u32::try_from(left.clamp(1, PAGE)).unwrap_or(u32::MAX));
             let page: List = self.ask(core::Request::new(&self.path).list(&params).map_err(build)?).await?;
             // What comes while later pages are read is told when it is followed from the first one.
             version = version.or(page.metadata.resource_version);
+            let more = page.metadata.continue_.filter(|token| !token.is_empty());
             for request in page.items {
+                if requests.len() >= limit || looked_at >= most {
+                    cut = true;
+                    break 'pages;
+                }
+                looked_at += 1;
                 match look(&request) {
-                    _ if requests.len() >= limit => break 'pages,
                     Look::Wanted => requests.push(request),
-                    Look::PassedOver => passed_over += 1,
+                    Look::PassedOver => {}
                     Look::End => break 'pages,
                 }
             }
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            match more {
                 None => break,
-                Some(_) if requests.len() >= limit => break,
-                Some(_) if passed_over >= MAX_PASSED_OVER => {
-                    eprintln!(
-                        "The newest {} requests were looked through, and none before.",
-                        requests.len() + passed_over
-                    );
+                Some(_) if requests.len() >= limit || looked_at >= most => {
+                    cut = true;
                     break;
                 }
                 Some(token) => params = params.continue_token(&token),
             }
         }
-        Ok((requests, version.unwrap_or_default()))
+        Ok(Found { requests, looked_at, cut, version: version.unwrap_or_default() })
     }
 
     /// One request with all that is known of it.
     ///
     /// # Errors
-    /// [`Exit::NotFound`], and as [`RequestLog::list`].
+    /// [`Exit::NotFound`], and as [`RequestLog::find`].
     pub async fn get(&self, name: &str) -> anyhow::Result<Request> {
         self.check(name)?;
         self.ask(core::Request::new(&self.path).get(name, &GetParams::default()).map_err(build)?).await
@@ -378,7 +411,7 @@ mod tests {
             async { Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::from(body.into_bytes()))) }
         });
         let client = Client::new(service, "default");
-        RequestLog::new(&Cluster { client, namespace: "team-a".to_owned() })
+        RequestLog::new(&Cluster { client, namespace: "team-a".to_owned(), warnings: Arc::default() })
     }
 
     #[tokio::test]
@@ -397,7 +430,13 @@ mod tests {
         let recent = |at: usize| if at < 2 { Look::Wanted } else { Look::End };
         assert_eq!(found(200, recent).await, (vec!["0".to_owned(), "1".to_owned()], 1));
         assert_eq!(found(260, |_| Look::Wanted).await.1, 2);
-        assert_eq!(log.list("", 1000).await.unwrap().len(), 1000);
+        assert_eq!(found(1000, |_| Look::Wanted).await.0.len(), 1000);
+        let among = async |most| {
+            let look = |request: &Request| every(request.metadata.name.parse().unwrap());
+            let (found, cut) = log.find_among("", most, look).await.unwrap();
+            (found.len(), cut)
+        };
+        assert_eq!((among(600).await, among(1000).await, among(2000).await), ((3, true), (5, false), (5, false)));
     }
 
     #[test]

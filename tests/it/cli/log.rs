@@ -200,6 +200,7 @@ async fn explain_is_coloured_on_a_terminal() -> Result<()> {
 #[tokio::test]
 async fn replay_is_of_one_request_or_of_what_was_given_up() -> Result<()> {
     let api = with_two_requests().await?;
+    api.with(|world| world.whole = true);
     let one = ended(api.command(&["replay", &name(1), "--trigger", "review"])).await?;
     ensure!(one.stdout == format!("{}: review, event {}\n", name(1), &name(1)[2..]), "{} {}", one.stdout, one.stderr);
 
@@ -216,6 +217,21 @@ async fn replay_is_of_one_request_or_of_what_was_given_up() -> Result<()> {
     let none = ended(api.command(&["replay", "--dead-letters", "draft"])).await?;
     ensure!(none.code == 0 && none.stderr.contains("Nothing was given up"), "{} {}", none.code, none.stderr);
     ensure!(ended(api.command(&["replay"])).await?.code == 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_replay_that_may_have_left_out_something_says_so_and_ends_with_1() -> Result<()> {
+    let api = with_two_requests().await?;
+    for (trigger, replayed) in
+        [("review", format!("{}: review, event {}\n", name(2), &name(2)[2..])), ("draft", String::new())]
+    {
+        let some = ended(api.command(&["replay", "--dead-letters", trigger])).await?;
+        ensure!(some.code == 1 && some.stdout == replayed, "{} {} {}", some.code, some.stdout, some.stderr);
+        ensure!(some.stderr.starts_with("Warning: replica 1 of the ingress has not answered\n"), "{}", some.stderr);
+        ensure!(some.stderr.contains("it may not be everything: see the warnings"), "{}", some.stderr);
+        ensure!(!some.stderr.contains("Nothing was given up"), "{}", some.stderr);
+    }
     Ok(())
 }
 

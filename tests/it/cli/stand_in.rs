@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 const LOG: &str = "/apis/log.bellhop.dev/v1alpha1/namespaces/team-a/requests";
@@ -45,6 +46,14 @@ pub struct World {
     pub replays: Vec<(String, Value)>,
     /// Whether the log is not registered. What is answered then is what a real API server answers.
     pub unserved: bool,
+    /// Whether every replica of the ingress has answered.
+    pub whole: bool,
+    /// How many times the content of a request cannot be read.
+    pub unreadable: usize,
+    /// How long it takes until a draft listens, or is refused.
+    pub delay: Duration,
+    /// Whether nobody may have a draft listen.
+    pub forbidden: bool,
     /// Whether somebody follows the requests.
     pub followed: bool,
     /// Whether the draft listens.
@@ -151,6 +160,10 @@ async fn answer(State(known): State<Arc<Known>>, request: Request) -> Response {
             Body::from_stream(changes).into_response()
         }
         (Method::GET, CAPTURES) if watches && selector == "metadata.name=draft" => {
+            tokio::time::sleep(known.with(|world| world.delay)).await;
+            if known.with(|world| world.forbidden) {
+                return failure(StatusCode::FORBIDDEN, "you may not watch captures", "draft");
+            }
             let begin = json!({"type": "BOOKMARK", "object": {"apiVersion": "log.bellhop.dev/v1alpha1",
                 "kind": "Capture", "metadata": {"resourceVersion": "7"}}});
             let begin = futures::stream::once(std::future::ready(Ok(format!("{begin}\n"))));
@@ -170,10 +183,21 @@ async fn answer(State(known): State<Arc<Known>>, request: Request) -> Response {
                 world.requests.iter().map(without_content).collect()
             });
             let list = json!({"kind": "RequestList", "metadata": {"resourceVersion": "7"}, "items": items});
+            if known.with(|world| world.whole) {
+                return list.to_string().into_response();
+            }
             ([("warning", "299 - \"replica 1 of the ingress has not answered\"")], list.to_string()).into_response()
         }
         (Method::GET, path) if path.starts_with(LOG) => {
             let name = &path[LOG.len() + 1..];
+            let readable = known.with(|world| {
+                let left = world.unreadable.checked_sub(1);
+                world.unreadable = left.unwrap_or_default();
+                left.is_none()
+            });
+            if !readable {
+                return failure(StatusCode::SERVICE_UNAVAILABLE, "replica 0 of the ingress does not answer", name);
+            }
             let found = known.with(|world| world.requests.iter().find(|one| one["metadata"]["name"] == name).cloned());
             found.map_or_else(|| missing(name), |request| request.to_string().into_response())
         }
@@ -209,9 +233,13 @@ impl Drop for Listening {
 }
 
 fn missing(name: &str) -> Response {
-    let status = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound",
-        "message": format!("\"{name}\" not found"), "details": {"name": name}});
-    (StatusCode::NOT_FOUND, status.to_string()).into_response()
+    failure(StatusCode::NOT_FOUND, &format!("\"{name}\" not found"), name)
+}
+
+fn failure(code: StatusCode, message: &str, name: &str) -> Response {
+    let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "message": message,
+        "details": {"name": name}});
+    (code, status.to_string()).into_response()
 }
 
 fn tokio_stream(changes: broadcast::Receiver<String>) -> impl futures::Stream<Item = Result<String>> {
