@@ -27,6 +27,12 @@ const MOST_LOOKED_AT: usize = 20_000;
 /// Pause after an interruption, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long it is tried to read a request that cannot be read, and the pause in between.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a draft is given at least to begin to listen.
+pub const BEGINS_WITHIN: Duration = Duration::from_secs(30);
+
 /// What is thought of a request, when the newest ones are looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -51,7 +57,7 @@ struct Found {
 
 /// What is heard while a draft listens.
 pub enum Heard {
-    /// It listens from now on; perhaps not at all replicas of the ingress, and why.
+    /// It listens from now on (again, after an interruption); perhaps not at all replicas of the ingress, and why.
     Begun(Option<String>),
     /// A request that it has captured.
     Captured(Box<Request>),
@@ -174,7 +180,38 @@ impl RequestLog {
     /// [`Exit::NotFound`], and as [`RequestLog::find`].
     pub async fn get(&self, name: &str) -> anyhow::Result<Request> {
         self.check(name)?;
-        self.ask(core::Request::new(&self.path).get(name, &GetParams::default()).map_err(build)?).await
+        self.read(name)?.await.map_err(told)
+    }
+
+    /// The same, which tries again for some seconds what may go better then, and gives up after them.
+    ///
+    /// # Errors
+    /// As [`RequestLog::get`].
+    pub async fn get_patiently(&self, name: &str) -> anyhow::Result<Request> {
+        self.check(name)?;
+        let mut last = None;
+        let read = async {
+            loop {
+                match self.read(name)?.await {
+                    Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                        return Err(told(kube::Error::Api(status)));
+                    }
+                    Err(error) => last = Some(error),
+                    Ok(request) => return Ok(request),
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        // The client itself asks again for minutes, where the answer is 429, 503 or 504.
+        match tokio::time::timeout(PATIENCE, read).await {
+            Ok(read) => read,
+            Err(_) => Err(last.map_or_else(|| anyhow!("no answer in {}s", PATIENCE.as_secs()), told)),
+        }
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<impl Future<Output = kube::Result<Request>>> {
+        let request = core::Request::new(&self.path).get(name, &GetParams::default()).map_err(build)?;
+        Ok(self.client.request(request))
     }
 
     /// Has a request delivered again: to one trigger or to all that fired, perhaps only what was given up.
@@ -271,17 +308,18 @@ impl RequestLog {
         }
     }
 
-    /// Has a draft listen until then, and tells what it captures. An interruption, in which it does not listen, is said on
-    /// standard error. Whoever stops to read makes it stop to listen.
-    pub fn listen(&self, trigger: &str, end: Instant) -> impl Stream<Item = anyhow::Result<Heard>> {
+    /// Has a draft listen, and tells what it captures: for so long from the moment in which it listens. An interruption, in
+    /// which it does not listen, is said on standard error. Whoever stops to read makes it stop to listen.
+    pub fn listen(&self, trigger: &str, time: Duration) -> impl Stream<Item = anyhow::Result<Heard>> {
         let base = self.path.trim_end_matches("/requests").to_owned();
         let trigger: String = url::form_urlencoded::byte_serialize(trigger.as_bytes()).collect();
         let path = format!("{base}/captures?watch=true&fieldSelector=metadata.name%3D{trigger}");
         try_stream! {
-            let mut has_begun = false;
+            let mut end = None;
             loop {
-                let left = end.saturating_duration_since(Instant::now()).as_secs() + 1;
-                let request = http::Request::get(format!("{path}&timeoutSeconds={left}")).body(Vec::new())?;
+                let left = end.map_or(time + BEGINS_WITHIN, |end: Instant| end.saturating_duration_since(Instant::now()));
+                let path = format!("{path}&timeoutSeconds={}", left.as_secs() + 1);
+                let request = http::Request::get(path).body(Vec::new())?;
                 let (mut interruption, mut listens) = (None, false);
                 match self.client.request_events::<Request>(request).await {
                     Ok(events) => {
@@ -294,7 +332,7 @@ impl RequestLog {
                                 Ok(WatchEvent::Bookmark(bookmark)) => {
                                     // Further ones only say that the connection lives.
                                     if !std::mem::replace(&mut listens, true) {
-                                        has_begun = true;
+                                        end.get_or_insert_with(|| Instant::now() + time);
                                         let silent = bookmark.metadata.annotations.get(SILENT_ANNOTATION).cloned();
                                         yield Heard::Begun(silent);
                                     }
@@ -310,12 +348,13 @@ impl RequestLog {
                     }
                     Err(error) => interruption = Some(error),
                 }
-                if Instant::now() >= end {
+                if end.is_some_and(|end| Instant::now() >= end) {
                     return;
                 }
                 match interruption {
-                    Some(error) if !has_begun => Err(told(error))?,
+                    Some(error) if end.is_none() => Err(told(error))?,
                     Some(error) => eprintln!("Not listening any more, trying again: {}", clean(&error.to_string())),
+                    None if end.is_none() => {}
                     None => eprintln!("Not listening any more, trying again."),
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -371,6 +410,18 @@ pub fn selector(fields: &[(&str, Option<&str>)]) -> String {
 /// It is none.
 pub fn moment(text: &str) -> anyhow::Result<k8s_openapi::jiff::Timestamp> {
     text.parse().with_context(|| format!("the time {text}"))
+}
+
+#[cfg(test)]
+impl RequestLog {
+    /// A log of which nothing can be asked.
+    pub fn for_tests() -> Self {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("nobody is asked"))
+        });
+        let client = Client::new(service, "default");
+        Self::new(&Cluster { client, namespace: "team-a".to_owned(), warnings: std::sync::Arc::default() })
+    }
 }
 
 #[cfg(test)]

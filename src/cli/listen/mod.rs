@@ -6,10 +6,10 @@ mod forward;
 use super::client::Access;
 use super::exit::Exit;
 use super::output::{Format, Screen, clean, print};
-use super::request_log::{Heard, RequestLog};
+use super::request_log::{BEGINS_WITHIN, Heard, RequestLog};
 use crate::config::duration;
 use crate::log::model::Request;
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use captured::{Shown, captured, render};
 use forward::Forward;
 use futures::{Stream, StreamExt};
@@ -59,8 +59,8 @@ fn listening_time(text: &str) -> Result<Duration, String> {
 /// Listens. Whatever ends it, the draft does not listen any more afterwards.
 ///
 /// # Errors
-/// [`Exit::NotReady`] if nothing was captured in time, [`Exit::Interrupted`]; the trigger is no draft, the log is not served,
-/// or the API server refused.
+/// [`Exit::NotReady`] if nothing was captured in time, [`Exit::Interrupted`]; the trigger is no draft or did not begin to listen,
+/// the log is not served, or the API server refused.
 pub async fn run(options: &Options, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let cluster = options.access.cluster().await?;
     let name = &options.trigger;
@@ -74,18 +74,13 @@ pub async fn run(options: &Options, shutdown: &CancellationToken) -> anyhow::Res
         return Err(Exit::Usage(message).into());
     }
     let log = RequestLog::new(&cluster);
-    let (until, end) = (Timestamp::now().checked_add(options.time)?, Instant::now() + options.time);
-    let mut session =
-        Session { options, log: &log, until, seen: HashSet::new(), shown: 0, forward: None, not_forwarded: 0 };
-    if let Some(url) = &options.forward {
-        session.forward = Some(Forward::to(url.clone())?);
+    let forward = options.forward.clone().map(Forward::to).transpose()?;
+    let mut session = Session { options, log: &log, seen: HashSet::new(), shown: 0, forward, not_forwarded: 0 };
+    let heard = pin!(log.listen(name, options.time));
+    tokio::select! {
+        ended = session.watch(heard, options.time.max(BEGINS_WITHIN)) => ended?,
+        () = shutdown.cancelled() => return Err(Exit::Interrupted.into()),
     }
-    let heard = pin!(log.listen(name, end));
-    let ended = tokio::select! {
-        ended = tokio::time::timeout_at(end, session.watch(heard)) => ended.unwrap_or(Ok(())),
-        () = shutdown.cancelled() => Err(Exit::Interrupted.into()),
-    };
-    ended?;
     session.result()
 }
 
@@ -93,8 +88,6 @@ pub async fn run(options: &Options, shutdown: &CancellationToken) -> anyhow::Res
 struct Session<'a> {
     options: &'a Options,
     log: &'a RequestLog,
-    /// When it ends.
-    until: Timestamp,
     /// Ids of the events that were shown.
     seen: HashSet<Uuid>,
     shown: usize,
@@ -103,15 +96,30 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Shows what is captured, until it is enough or the time is over.
-    async fn watch(&mut self, mut heard: impl Stream<Item = anyhow::Result<Heard>> + Unpin) -> anyhow::Result<()> {
-        while let Some(heard) = heard.next().await {
-            match heard? {
+    /// Shows what is captured, until it is enough or the time is over, which counts from the moment in which it listens.
+    async fn watch(
+        &mut self,
+        mut heard: impl Stream<Item = anyhow::Result<Heard>> + Unpin,
+        begins_within: Duration,
+    ) -> anyhow::Result<()> {
+        let mut end = None;
+        let begins = Instant::now() + begins_within;
+        loop {
+            let next = match tokio::time::timeout_at(end.unwrap_or(begins), heard.next()).await {
+                Ok(Some(heard)) => heard?,
+                Err(_) if end.is_none() => {
+                    bail!("the draft {} did not begin to listen in {}s", self.options.trigger, begins_within.as_secs())
+                }
+                Ok(None) | Err(_) => return Ok(()),
+            };
+            match next {
                 Heard::Begun(silent) => {
                     if let Some(silent) = silent {
                         eprintln!("Warning: {}", clean(&silent));
                     }
-                    eprintln!("Listening to {} until {:.0}; Ctrl-C ends it.", self.options.trigger, self.until);
+                    let end = *end.get_or_insert_with(|| Instant::now() + self.options.time);
+                    let until = Timestamp::now().checked_add(end.saturating_duration_since(Instant::now()))?;
+                    eprintln!("Listening to {} until {until:.0}; Ctrl-C ends it.", self.options.trigger);
                 }
                 Heard::Captured(request) => self.look(&request).await?,
             }
@@ -119,7 +127,6 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     async fn look(&mut self, request: &Request) -> anyhow::Result<()> {
@@ -128,7 +135,13 @@ impl Session<'_> {
             return Ok(());
         }
         // Lists and watches leave out variables.
-        let whole = self.log.get(&request.metadata.name).await?;
+        let (whole, unread) = match self.log.get_patiently(&request.metadata.name).await {
+            Ok(whole) => (whole, false),
+            Err(error) => {
+                eprintln!("Warning: the variables are missing: {}", clean(&format!("{error:#}")));
+                (request.clone(), true)
+            }
+        };
         for event in captured(&whole, name) {
             if (self.options.count > 0 && self.shown >= self.options.count) || !self.seen.insert(event.id) {
                 continue;
@@ -137,7 +150,11 @@ impl Session<'_> {
             let shown = Shown { request: &whole, event };
             print(&render(&shown, self.options.output, Screen::stdout())?)?;
             if let Some(forward) = &self.forward {
-                match forward.send(&shown, name).await {
+                let sent = match unread {
+                    true => Err(anyhow!("its variables are missing")),
+                    false => forward.send(&shown, name).await,
+                };
+                match sent {
                     Ok(status) => eprintln!("Sent to {}: {status}", forward.url()),
                     Err(error) => {
                         self.not_forwarded += 1;
@@ -161,5 +178,32 @@ impl Session<'_> {
             return Err(Exit::NotReady(message).into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exit::code;
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[tokio::test]
+    async fn a_draft_that_does_not_begin_to_listen_is_an_error() {
+        let options = Line::parse_from(["listen", "draft", "--for", "1s"]).options;
+        let log = RequestLog::for_tests();
+        let mut session =
+            Session { options: &options, log: &log, seen: HashSet::new(), shown: 0, forward: None, not_forwarded: 0 };
+        let error = session.watch(futures::stream::pending(), Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!((code(&error), error.to_string().as_str()), (1, "the draft draft did not begin to listen in 0s"));
+        // Its time begins when it listens.
+        let begun = futures::stream::iter([Ok(Heard::Begun(None))]).chain(futures::stream::pending());
+        session.watch(begun, Duration::from_millis(10)).await.unwrap();
+        assert_eq!(code(&session.result().unwrap_err()), 4);
     }
 }

@@ -9,6 +9,7 @@ use bellhop_harness::eventually;
 use bellhop_harness::runner::Runner;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The request number `n`: a push for which `review` fired, and whose other trigger is what `more` says.
 fn request(n: u32, outcome: &str, delivery: &Value, more: &Value) -> Value {
@@ -289,6 +290,56 @@ async fn listen_ends_by_itself_by_ctrl_c_and_with_nothing_left_behind() -> Resul
     ensure!(published.code == 2 && published.stderr.contains("is in mode Published"), "{}", published.stderr);
     let too_long = ended(api.command(&["listen", "draft", "--for", "2h"])).await?;
     ensure!(too_long.code == 2 && too_long.stderr.contains("from 1s to 1h"), "{}", too_long.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_time_of_listen_begins_when_the_draft_listens() -> Result<()> {
+    let api = StandIn::start().await?;
+    api.with(|world| world.delay = Duration::from_secs(2));
+    let comes = async {
+        eventually(PATIENCE, "the draft listens", async || {
+            ensure!(api.listens(), "it does not");
+            Ok(())
+        })
+        .await?;
+        api.tell(&request(1, "Captured", &delivered(), &json!({"captured": true})));
+        Ok(())
+    };
+    let (shown, ()) = tokio::try_join!(ended(api.command(&["listen", "draft", "--for", "1s"])), comes)?;
+    ensure!(
+        shown.code == 0 && shown.stdout.contains("  ref   \"refs/heads/main\""),
+        "{} {}",
+        shown.stdout,
+        shown.stderr
+    );
+
+    // A refusal that comes late is one all the same.
+    api.with(|world| world.forbidden = true);
+    let refused = ended(api.command(&["listen", "draft", "--for", "1s"])).await?;
+    ensure!(refused.code == 1 && refused.stderr.contains("you may not watch captures"), "{}", refused.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn listen_goes_on_when_the_variables_of_an_event_cannot_be_read() -> Result<()> {
+    let api = StandIn::start().await?;
+    let captured = json!({"captured": true});
+    let mut terminal = Terminal::start(api.command(&["listen", "draft", "--count", "3"]))?;
+    terminal.expect("Listening to draft until ").await?;
+    // The first answer comes late, the second one never.
+    api.with(|world| world.unreadable = 2);
+    api.tell(&request(1, "Captured", &delivered(), &captured));
+    terminal.expect("  ref   \"refs/heads/main\"").await?;
+    ensure!(!terminal.shown().contains("Warning"), "{}", terminal.shown());
+    api.with(|world| world.unreadable = usize::MAX);
+    api.tell(&request(2, "Captured", &delivered(), &captured));
+    terminal.expect("Warning: the variables are missing: ").await?;
+    terminal.expect(&name(2)).await?;
+    api.with(|world| world.unreadable = 0);
+    api.tell(&request(3, "Captured", &delivered(), &captured));
+    terminal.expect("  ref   \"refs/heads/main\"").await?;
+    ensure!(terminal.end().await? == 0, "{}", terminal.shown());
     Ok(())
 }
 

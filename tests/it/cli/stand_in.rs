@@ -196,7 +196,7 @@ async fn answer(State(known): State<Arc<Known>>, request: Request) -> Response {
                 left.is_none()
             });
             if !readable {
-                return failure(StatusCode::SERVICE_UNAVAILABLE, "replica 0 of the ingress does not answer", name);
+                return failure(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong", name);
             }
             let found = known.with(|world| world.requests.iter().find(|one| one["metadata"]["name"] == name).cloned());
             found.map_or_else(|| missing(name), |request| request.to_string().into_response())
@@ -237,8 +237,9 @@ fn missing(name: &str) -> Response {
 }
 
 fn failure(code: StatusCode, message: &str, name: &str) -> Response {
-    let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "message": message,
-        "details": {"name": name}});
+    let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
+    let status = json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": reason,
+        "message": message, "details": {"name": name}});
     (code, status.to_string()).into_response()
 }
 
