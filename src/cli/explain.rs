@@ -9,6 +9,9 @@ use serde_json::Value;
 
 /// Characters of a value that are shown; `-o yaml` shows everything.
 const MAX_VALUE: usize = 100;
+/// What is said of an event that was held against no trigger: the log does not know the others.
+pub const NO_TRIGGER: &str =
+    "no WorkflowTrigger that is published, and no draft that listened, was for this event when it came";
 
 /// Options of `bellhop explain`.
 #[derive(Debug, clap::Args)]
@@ -121,7 +124,7 @@ fn event_node(event: &Event, screen: Screen) -> Node {
         node.add(trigger_node(trigger, screen));
     }
     if event.triggers.is_empty() && event.skipped.is_none() {
-        node.add(Node::new(screen.paint(Tone::Faint, "no WorkflowTrigger is for this event")));
+        node.add(Node::new(screen.paint(Tone::Faint, NO_TRIGGER)));
     }
     node
 }
@@ -254,7 +257,7 @@ pub mod tests {
         assert!(text.ends_with("└─ note   12 others like it were left out\n"), "{text}");
         let mut request = tests::request();
         request.events[0].triggers.clear();
-        assert!(tree(&request, TERMINAL).draw().ends_with("   └─ no WorkflowTrigger is for this event\n"));
+        assert!(tree(&request, TERMINAL).draw().ends_with(&format!("   └─ {NO_TRIGGER}\n")));
         request.events[0].skipped = Some("not subscribed".to_owned());
         assert!(tree(&request, TERMINAL).draw().contains("   ├─ went nowhere: not subscribed\n"));
     }

@@ -1,7 +1,7 @@
 //! `bellhop logs`: the requests of a Subscription, a line each, and as they come.
 
 use super::client::Access;
-use super::explain::tone;
+use super::explain::{NO_TRIGGER, tone};
 use super::output::{Cell, Format, Screen, Tone, clean, columns, document, json_line, print, shorten};
 use super::request_log::{Look, RequestLog, Told, moment, selector};
 use crate::config::duration;
@@ -229,8 +229,12 @@ fn why(request: &Request) -> String {
         verification.and_then(|one| one.message.clone()).or_else(|| answer.and_then(|one| one.message.clone()))
     };
     let not_fired = || {
-        let mut triggers = request.events.iter().flat_map(|event| &event.triggers).filter(|trigger| !trigger.fired);
-        triggers.find_map(|trigger| Some(format!("{}: {}", trigger.name, trigger.reason.as_ref()?)))
+        let mut triggers = request.events.iter().flat_map(|event| &event.triggers).peekable();
+        if triggers.peek().is_none() {
+            return Some(NO_TRIGGER.to_owned());
+        }
+        let mut others = triggers.filter(|trigger| !trigger.fired);
+        others.find_map(|trigger| Some(format!("{}: {}", trigger.name, trigger.reason.as_ref()?)))
     };
     let why = match request.outcome {
         Outcome::Refused | Outcome::NoEvent => refusal(),
@@ -320,5 +324,7 @@ mod tests {
         not_fired.outcome = Outcome::NotFired;
         not_fired.events[0].triggers.retain(|trigger| trigger.name == "release");
         assert_eq!(why(&not_fired), "release: parameter branches: [\"release/*\"] does not match");
+        not_fired.events[0].triggers.clear();
+        assert_eq!(why(&not_fired), NO_TRIGGER);
     }
 }
