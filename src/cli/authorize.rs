@@ -2,14 +2,15 @@
 
 use super::client::{Access, conditions, told};
 use super::exit::Exit;
-use super::output::{clean, print};
-use crate::api::{reason, type_};
+use super::output::{Format, clean, document, print};
+use crate::api::{GROUP, reason, type_};
 use crate::config::duration;
 use anyhow::anyhow;
 use futures::StreamExt;
 use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
+use serde_json::json;
 use std::io::IsTerminal;
 use std::pin::pin;
 use std::time::Duration;
@@ -23,6 +24,10 @@ pub struct Options {
     /// Print the link, but do not open a browser
     #[arg(long)]
     no_open: bool,
+
+    /// Print a document about the Subscription that is authorized, or its name, and the link on standard error
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
 
     /// How long to wait for the consent and for the Subscription to be Ready
     #[arg(long, default_value = "10m", value_parser = duration, value_name = "DURATION")]
@@ -39,8 +44,8 @@ enum Step {
     Consent(String),
     /// Something else has to happen first: what.
     Wait(String),
-    /// It is authorized and Ready: by which account.
-    Ready(String),
+    /// It is authorized and Ready: by which account, as far as the external system says it.
+    Ready(Option<String>),
     /// Nothing will come of it: why.
     Refused(String),
 }
@@ -58,7 +63,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         let message = format!("the Subscription {name} is authorized by {method}: nobody has to consent to anything");
         return Err(Exit::Usage(message).into());
     }
-    let mut waiting = Waiting { open: !options.no_open, said: String::new(), refusal: refusal(&subscription) };
+    let (open, link_apart) = (!options.no_open, options.output.is_some());
+    let mut waiting = Waiting { open, link_apart, said: String::new(), refusal: refusal(&subscription) };
     let objects = watch_object(cluster.objects("Subscription"), name).backoff(watcher::DefaultBackoff::default());
     let mut objects = pin!(objects);
     let work = async {
@@ -81,27 +87,41 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         return Err(Exit::NotReady(message).into());
     };
     let account = end?;
-    eprintln!("The Subscription {name} is authorized{account} and Ready.");
+    eprintln!("The Subscription {name} is authorized{} and Ready.", by(account.as_deref()));
+    if let Some(format) = options.output {
+        let whole = json!({"name": name, "account": account, "ready": true});
+        print(&document(format, &whole, &[format!("subscription.{GROUP}/{name}")])?)?;
+    }
     Ok(())
+}
+
+/// By which account, as part of a sentence.
+fn by(account: Option<&str>) -> String {
+    account.map(|account| format!(" as {}", clean(account))).unwrap_or_default()
 }
 
 /// What was said already, so that it is said once.
 struct Waiting {
     open: bool,
+    /// Standard output is for a document.
+    link_apart: bool,
     said: String,
     /// The refusal of an earlier consent: it is not the answer to this one.
     refusal: Option<String>,
 }
 
 impl Waiting {
-    /// Says what is new; gives the account when everything is done.
-    fn look(&mut self, subscription: &DynamicObject) -> anyhow::Result<Option<String>> {
+    /// Says what is new; gives the account, if it is known, when everything is done.
+    fn look(&mut self, subscription: &DynamicObject) -> anyhow::Result<Option<Option<String>>> {
         match step(subscription, self.refusal.as_deref()) {
             Step::Ready(account) => return Ok(Some(account)),
             Step::Refused(why) => return Err(Exit::NotReady(clean(&why)).into()),
             Step::Consent(url) if !self.said.contains(&url) => {
                 self.said = format!("nobody has consented at {url}");
-                print(&format!("{}\n", clean(&url)))?;
+                match self.link_apart {
+                    true => eprintln!("{}", clean(&url)),
+                    false => print(&format!("{}\n", clean(&url)))?,
+                }
                 self.open(&url);
             }
             Step::Consent(_) => {}
@@ -151,11 +171,12 @@ fn step(subscription: &DynamicObject, earlier_refusal: Option<&str>) -> Step {
     let why = |type_: &str| condition(type_).map(|one| format!("{}: {}", one.reason, one.message));
     let status = &subscription.data["status"]["authorization"];
     if is_true(type_::AUTHORIZED) && !is_true(type_::STALLED) {
-        let account = status["account"].as_str().map(|account| format!(" as {account}")).unwrap_or_default();
+        let account = status["account"].as_str();
+        let by = by(account);
         return match why(type_::READY) {
-            _ if is_true(type_::READY) => Step::Ready(clean(&account)),
-            Some(why) => Step::Wait(format!("authorized{account}, not Ready yet: {why}")),
-            None => Step::Wait(format!("authorized{account}, not Ready yet")),
+            _ if is_true(type_::READY) => Step::Ready(account.map(str::to_owned)),
+            Some(why) => Step::Wait(format!("authorized{by}, not Ready yet: {why}")),
+            None => Step::Wait(format!("authorized{by}, not Ready yet")),
         };
     }
     if let Some(refusal) = refusal(subscription)
@@ -176,7 +197,7 @@ fn step(subscription: &DynamicObject, earlier_refusal: Option<&str>) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     const LINK: &str = "https://hooks.example.com/oauth/start/abc";
 
@@ -205,7 +226,7 @@ mod tests {
         let expected = "authorized as acme-bot, not Ready yet: RouteNotLive: replicas have to follow";
         assert_eq!(step(&half, None), Step::Wait(expected.to_owned()));
         let done = subscription(&json!({"account": "acme-bot"}), &[authorized, ("Ready", "True", "Ready", "")]);
-        assert_eq!(step(&done, None), Step::Ready(" as acme-bot".to_owned()));
+        assert_eq!(step(&done, None), Step::Ready(Some("acme-bot".to_owned())));
     }
 
     #[test]
@@ -215,7 +236,8 @@ mod tests {
         assert_eq!(step(&refused, None), Step::Refused("access_denied".to_owned()));
         assert_eq!(step(&refused, Some("access_denied")), Step::Consent(LINK.to_owned()));
         // Once another consent has begun, the same words are its answer.
-        let mut waiting = Waiting { open: false, said: String::new(), refusal: Some("access_denied".to_owned()) };
+        let mut waiting =
+            Waiting { open: false, link_apart: false, said: String::new(), refusal: Some("access_denied".to_owned()) };
         assert_eq!(waiting.look(&refused).unwrap(), None);
         let required = ("Authorized", "False", "AuthorizationRequired", "");
         assert_eq!(waiting.look(&subscription(&json!({"url": LINK}), &[required])).unwrap(), None);

@@ -202,6 +202,11 @@ async fn authorize_waits_for_the_consent_or_its_refusal() -> Result<()> {
     // Nothing is left to consent to.
     let again = run(&workspace, &["authorize", "acme-web"]).await?;
     ensure!(again.code == 0 && again.stdout.is_empty(), "{} {}", again.code, again.stdout);
+    let document = run(&workspace, &["authorize", "acme-web", "-o", "json"]).await?.json()?;
+    let expected = json!({"name": "acme-web", "account": workspace.user.name, "ready": true});
+    ensure!(document == expected, "{document}");
+    let named = run(&workspace, &["authorize", "acme-web", "-o", "name"]).await?;
+    ensure!(named.stdout == "subscription.bellhop.dev/acme-web\n", "{}", named.stdout);
     workspace.create_subscription(workspace.subscription("by-key")).await?;
     let by_key = run(&workspace, &["authorize", "by-key"]).await?;
     ensure!(by_key.code == 2 && by_key.stderr.contains("authorized by apiKey"), "{}", by_key.stderr);
@@ -215,7 +220,9 @@ async fn authorize_gives_up_after_the_time_that_it_was_given() -> Result<()> {
     plugin_like_gitea(&workspace, "gitea-cli-timeout", &json!({})).await?;
     oauth.connectable("acme-web", "gitea-cli-timeout").await?;
     workspace.subscription_is("acme-web", "Authorized", "False", "AuthorizationRequired").await?;
-    let ended = run(&workspace, &["authorize", "acme-web", "--timeout", "1s"]).await?;
+    let ended = run(&workspace, &["authorize", "acme-web", "--timeout", "1s", "-o", "yaml"]).await?;
+    // Programs read standard output, people the link.
+    ensure!(ended.stdout.is_empty() && ended.stderr.contains("/oauth/start/"), "{} {}", ended.stdout, ended.stderr);
     ensure!(
         ended.code == 4 && ended.stderr.contains("not Ready after 1s: nobody has consented at"),
         "{}",
