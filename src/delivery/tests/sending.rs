@@ -65,6 +65,13 @@ impl Bench {
         tokio::spawn(run(context, Limits::default(), self.end.clone()))
     }
 
+    fn live(&self, underway: Arc<Underway>) -> Live {
+        let Context { routes, spool, runners, addresses, metrics, waiting: waits, .. } = self.context(&["127.0.0.0/8"]);
+        let sender = Sender::new(routes.clone(), spool.clone(), runners.clone(), addresses, metrics.clone()).unwrap();
+        let changes = Changes::of(&routes);
+        Live { sender, routes, spool, runners, underway, metrics, waits, changes }
+    }
+
     async fn settled(&self, id: Uuid, status: Status) -> Entry {
         let subscription = self.spool.entry(id).unwrap().unwrap().request.subscription;
         until(|| {
@@ -393,17 +400,30 @@ async fn a_request_that_meets_a_defect_is_a_dead_letter_and_holds_back_nothing()
         match_request(route, request, at)
     };
     let matcher = Matcher::with(meets_a_defect, routes.clone(), spool.clone(), deliveries, underway.clone());
-    let context = bench.context(&["127.0.0.0/8"]);
-    let sender = Sender::new(routes.clone(), spool.clone(), context.runners.clone(), context.addresses, Metrics::new());
-    let (sender, runners, waits) = (sender.unwrap(), context.runners, Waiting::default());
-    let changes = Changes::of(&routes);
-    let live = Live { sender, routes, spool, runners, underway, metrics: Metrics::new(), waits, changes };
+    let live = bench.live(underway);
     let scheduler = Scheduler::new(Arc::new(live), Limits::default());
     tokio::spawn(async move { tokio::join!(matcher.run(), scheduler.run(taken, CancellationToken::new())) });
     let entry = bench.settled(bad.id, Status::Dead).await;
     assert!(entry.matched.is_none() && entry.dead.unwrap().contains("a defect of Bellhop"));
     bench.settled(good.id, Status::Finished).await;
     assert_eq!(refs(&runner, "/ordered"), [1]);
+}
+
+#[tokio::test]
+async fn every_change_of_the_routes_is_told_once_also_if_it_was_not_waited_for() {
+    let bench = Bench::new(routes([]));
+    let live = bench.live(Arc::default());
+    let soon = async || tokio::time::timeout(Duration::from_millis(50), live.rerouted()).await.is_ok();
+    let comes = async || tokio::time::timeout(Duration::from_secs(10), live.rerouted()).await.is_ok();
+    assert!(!soon().await);
+    for n in 1..3 {
+        bench.routes.update(|index| index.apply_trigger(trigger(n, "sub-1")));
+        // Whoever gives up meanwhile misses nothing.
+        assert!(soon().await || comes().await);
+        assert!(!soon().await, "it was told already");
+    }
+    bench.routes.update(|index| index.apply_trigger(trigger(3, "sub-1")));
+    assert!(comes().await);
 }
 
 #[tokio::test]
