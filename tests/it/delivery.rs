@@ -1,10 +1,13 @@
 //! Runners that are away, busy or say no.
 
 use crate::support::{Own, PATIENCE, Workspace, an_attempt_has_failed, shared};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use bellhop::spool::{DeliveryState, Limits, Spool};
 use bellhop_harness::runner::Reply;
 use bellhop_harness::{eventually, world};
+use kube::ResourceExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_busy_runner_gets_the_same_event_again_when_it_asked_for_it() -> Result<()> {
@@ -62,6 +65,33 @@ async fn what_is_undelivered_survives_a_restart() -> Result<()> {
     workspace.runner.start_again()?;
     own.bellhop.restart().await?;
     workspace.runner.wait_for(1, PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_attempt_under_way_at_the_end_is_waited_for_and_not_repeated() -> Result<()> {
+    let mut own = Own::start("drains", &[]).await?;
+    let workspace = Workspace::new(&own.control_plane, &world::shared().await.gitea, "drains").await?;
+    workspace.runner.respond_with(|_| Reply::ok().after(Duration::from_secs(3)));
+    let subscription = workspace.connect("acme-web", "review").await?;
+    workspace.push("main", "a.txt").await?;
+    workspace.runner.wait_for(1, PATIENCE).await?;
+    let status = own.bellhop.terminate().await?;
+    ensure!(status.success(), "it ends in order: {status}");
+    let uid = subscription.uid().context("it has a UID")?.parse()?;
+    let spool = Spool::open(&own.bellhop.data_dir().join("spool"), Limits::default())?;
+    let entries = spool.recent(uid, None, 100).into_iter().map(|request| spool.entry(request.id));
+    let entries = entries.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+    let deliveries: Vec<_> = entries.flat_map(|entry| entry.deliveries).collect();
+    let [delivery] = deliveries.as_slice() else { bail!("one delivery, found {deliveries:?}") };
+    ensure!(matches!(delivery.state, DeliveryState::Delivered { attempts: 1, .. }), "{delivery:?}");
+    drop(spool);
+
+    own.bellhop.restart().await?;
+    workspace.push("main", "b.txt").await?;
+    workspace.runner.wait_for(2, PATIENCE).await?;
+    // What was pending would have been attempted again before the second event.
+    ensure!(workspace.runner.count() == 2, "{} requests for two events", workspace.runner.count());
     Ok(())
 }
 
