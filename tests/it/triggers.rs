@@ -1,14 +1,15 @@
 //! When triggers fire, and what their statuses say of it: drafts that listen, runners that are gone, counts.
 
+use crate::oauth::support::{apply_plugin, plugin_like_gitea};
 use crate::support::{Own, PATIENCE, Workspace};
 use anyhow::{Context, Result, ensure};
-use bellhop::api::WorkflowTrigger;
+use bellhop::api::{TriggerPlugin, WorkflowTrigger};
 use bellhop::spool::{Limits, Spool, TriggerOutcome};
 use bellhop_harness::runner::{Reply, Runner};
 use bellhop_harness::{eventually, world};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -120,6 +121,50 @@ async fn a_runner_that_is_gone_pauses_its_trigger_until_somebody_resumes_it() ->
     ensure!(status("never").await?.last_fired.is_none());
     // The counts are another manager's; what the controller says stays as it was.
     workspace.trigger_is("steady", "True", "Bound").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trigger_is_judged_again_when_its_plugin_changes() -> Result<()> {
+    let workspace = Workspace::shared("plugin-changes").await?;
+    // A plugin of its own: others use the usual one meanwhile.
+    let name = "gitea-that-changes";
+    plugin_like_gitea(&workspace, name, &json!({})).await?;
+    let plugins = Api::<TriggerPlugin>::all(workspace.client.clone());
+    let known = serde_json::to_value(plugins.get(name).await?.spec)?;
+    let mut events = known["events"].as_array().into_iter().flatten();
+    let push = events.position(|event| event["name"] == "push").context("it has the event push")?;
+    let change = async |path: &str, value: Value| {
+        let mut spec = known.clone();
+        spec["events"][push].as_object_mut().context("an event")?.remove("sample");
+        *spec["events"][push].pointer_mut(path).context("there is such a field")? = value;
+        apply_plugin(&workspace, name, &spec).await
+    };
+    let token = workspace.user.token.as_str();
+    workspace.put_secret("own-token", Some(name), &[("token", token)]).await?;
+    let mut subscription = workspace.subscription("acme-web");
+    subscription["spec"]["pluginRef"]["name"] = json!(name);
+    subscription["spec"]["authorization"]["apiKey"]["secretRef"]["name"] = json!("own-token");
+    workspace.create_subscription(subscription).await?;
+    let mut trigger = workspace.trigger("review", "acme-web");
+    trigger["spec"]["parameters"] = json!({"messageContains": "a.txt"});
+    workspace.create_trigger(trigger).await?;
+    workspace.trigger_is("review", "True", "Bound").await?;
+
+    change("/name", json!("pushed")).await?;
+    let message = workspace.trigger_is("review", "False", "UnknownEvent").await?;
+    ensure!(message.contains("no event `push`; did you mean `pushed`?"), "{message}");
+    apply_plugin(&workspace, name, &known).await?;
+    workspace.trigger_is("review", "True", "Bound").await?;
+
+    change("/parameters/messageContains/schema", json!({"type": "string", "minLength": 20})).await?;
+    let message = workspace.trigger_is("review", "False", "InvalidParameters").await?;
+    ensure!(message.contains("messageContains"), "{message}");
+    apply_plugin(&workspace, name, &known).await?;
+    workspace.trigger_is("review", "True", "Bound").await?;
+    // The ingress follows too.
+    workspace.push("main", "a.txt").await?;
+    workspace.runner.wait_for(1, PATIENCE).await?;
     Ok(())
 }
 
