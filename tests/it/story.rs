@@ -72,7 +72,18 @@ async fn two_triggers_both_run_and_an_excluded_push_does_not() -> Result<()> {
         ensure!(count == Some(2), "workflowCount is {count:?}");
         Ok(())
     })
-    .await
+    .await?;
+    for (selector, expected) in [
+        ("spec.subscriptionRef.name=acme-web", &["every-push", "every-push-too", "only-release"][..]),
+        ("spec.subscriptionRef.name=acme-web,spec.workflow=every-push", &["every-push", "every-push-too"]),
+        ("spec.subscriptionRef.name=other", &[]),
+    ] {
+        let args = ["-n", &workspace.namespace, "get", "workflowtriggers", "--field-selector", selector, "-o", "name"];
+        let names = workspace.control_plane.kubectl(args).await?;
+        let names: Vec<_> = names.lines().filter_map(|line| line.rsplit('/').next()).collect();
+        ensure!(names == expected, "{selector}: {names:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
