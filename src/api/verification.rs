@@ -253,8 +253,8 @@ pub enum SignedPart {
     Timestamp(NoSettings),
     /// The method, in upper case.
     Method(NoSettings),
-    /// The callback URL as it was registered, without the request's query; with or without the port that goes without
-    /// saying.
+    /// The callback URL as it was registered, without the request's query. Signed with its port or without is
+    /// the same.
     Url(NoSettings),
     /// The same, with the request's query.
     UrlWithQuery(NoSettings),

@@ -291,6 +291,22 @@ fn made() -> Vec<Signed> {
             ..Signed::default()
         },
         Signed {
+            name: "Trello, if it left out the port",
+            verification: json!({"hmac": {
+                "header": "x-trello-webhook", "algorithm": "sha256", "encoding": "base64url",
+                "signed": [{"body": {}}, {"url": {}}],
+            }}),
+            secret: "tr-51f0".into(),
+            url: Some("https://hooks.example.com:8443/hooks/abc"),
+            headers: vec![(
+                "X-Trello-Webhook",
+                base64::engine::general_purpose::URL_SAFE_NO_PAD
+                    .encode(sha256(b"tr-51f0", &[&body, b"https://hooks.example.com/hooks/abc"])),
+            )],
+            body: body.clone(),
+            ..Signed::default()
+        },
+        Signed {
             name: "Gitea's forms, in which the JSON is signed",
             verification: json!({"hmac": merged(hmac_hex("x-gitea-signature"), json!({
                 "signed": [{"formField": "payload"}],

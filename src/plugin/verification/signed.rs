@@ -114,16 +114,20 @@ fn covers(parts: &[SignedPart], timestamp: &Timestamp) -> bool {
     })
 }
 
-/// The ways in which a URL may be written: as it is, and with the port that goes without saying. Twilio has signed both, and
-/// its own libraries try both.
+/// The ways in which a URL may be written: as it is, and with the port that goes without saying or without the one that is
+/// said. Twilio has signed all of them, and its own libraries try with and without.
 fn spellings(url: &str) -> Vec<String> {
-    let with_port = || {
-        let parsed = url::Url::parse(url).ok().filter(|parsed| parsed.port().is_none())?;
+    let another = || {
+        let mut parsed = url::Url::parse(url).ok()?;
+        if parsed.port().is_some() {
+            parsed.set_port(None).ok()?;
+            return Some(parsed.to_string());
+        }
         let authority = url.find("://")? + 3;
         let end = url[authority..].find(['/', '?', '#']).map_or(url.len(), |at| authority + at);
         Some(format!("{}:{}{}", &url[..end], parsed.port_or_known_default()?, &url[end..]))
     };
-    std::iter::once(url.to_owned()).chain(with_port()).collect()
+    std::iter::once(url.to_owned()).chain(another()).collect()
 }
 
 impl Part {
