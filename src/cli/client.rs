@@ -50,7 +50,9 @@ impl Access {
     /// # Errors
     /// There is no usable kubeconfig, or it does not have the context.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
-        let config = self.config().await.context("the kubeconfig")?;
+        let mut config = self.config().await.context("the kubeconfig")?;
+        // Otherwise what is answered 503 is asked again for minutes, in silence, and what changes something perhaps twice.
+        config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = ClientBuilder::try_from(config).context("the kubeconfig")?;
         let warnings = Arc::new(AtomicUsize::new(0));

@@ -202,7 +202,6 @@ impl RequestLog {
                 tokio::time::sleep(PAUSE).await;
             }
         };
-        // The client itself asks again for minutes, where the answer is 429, 503 or 504.
         match tokio::time::timeout(PATIENCE, read).await {
             Ok(read) => read,
             Err(_) => Err(last.map_or_else(|| anyhow!("no answer in {}s", PATIENCE.as_secs()), told)),

@@ -1,6 +1,7 @@
 //! What those who do not use the request log notice of its being an aggregated API: nothing while it answers, and while
 //! nobody answers for it, no more than docs/operations.md says.
 
+use crate::cli::ended;
 use crate::request_log::left_out;
 use crate::support::{NAMESPACE, Own, PATIENCE};
 use anyhow::{Context, Result, ensure};
@@ -117,6 +118,11 @@ async fn others_notice_nothing_of_the_request_log_and_little_of_its_absence() ->
     let kubectl = async |args: &[&str]| own.control_plane.kubectl(args).await;
     kubectl(&["wait", "--for=condition=Available=False", "--timeout=90s", SERVICE]).await?;
     everything_else_works(&own.control_plane, "away").await?;
+    // Whoever asks for the log is told at once, and where to look.
+    let mut logs = std::process::Command::new(env!("CARGO_BIN_EXE_bellhop"));
+    logs.args(["logs", "acme-web"]).env("KUBECONFIG", own.control_plane.kubeconfig());
+    let told = ended(logs).await?;
+    ensure!(told.code == 1 && told.stderr.contains("kubectl describe apiservice"), "{}: {}", told.code, told.stderr);
     openapi(&own.control_plane, PROTOBUF).await?;
     // The one thing that waits.
     let namespace = own.control_plane.create_namespace("log-away").await?;

@@ -47,7 +47,8 @@ pub async fn run(workspace: &Workspace<'_>, args: &[&str]) -> Result<Ended> {
     ended(command(workspace, args)).await
 }
 
-async fn ended(command: Command) -> Result<Ended> {
+/// Runs a command to its end, which has to come soon.
+pub async fn ended(command: Command) -> Result<Ended> {
     let mut command = tokio::process::Command::from(command);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, output).await.context("the command does not end")??;
