@@ -24,7 +24,7 @@ mod output;
 #[cfg(feature = "cli")]
 mod person;
 #[cfg(feature = "cli")]
-mod plugin;
+pub mod plugin;
 #[cfg(feature = "cli")]
 mod replay;
 #[cfg(feature = "cli")]

@@ -20,10 +20,6 @@ const MOST_WORK: u64 = 150_000_000;
 /// Bytes of variables that are made values of a filter in one step.
 const BYTES_A_STEP: usize = 32;
 
-/// What is noted of a request without events, where that is what the plugin says.
-pub const NO_EVENT: &str = "the request carries no event";
-/// Why an event of the plugin that the Subscription did not ask for goes nowhere.
-pub const NOT_SUBSCRIBED: &str = "not subscribed";
 /// Why a trigger does not fire whose runner is gone.
 pub(super) const PAUSED: &str = "paused: the runner answered 410 Gone";
 
@@ -51,7 +47,7 @@ pub(super) fn match_within(steps: u64, route: &Route, request: &Request, at: u64
         Err(error) => return nothing(error.to_string()),
     };
     if events.is_empty() {
-        return nothing(NO_EVENT.to_owned());
+        return nothing(Matched::NO_EVENT.to_owned());
     }
     // A sample that is sent again is no repetition, also where its id is not made anew.
     let is_sample = request.sent.is_some();
@@ -111,7 +107,7 @@ fn match_event(route: &Route, reading: &Reading, event: &Event, id: Uuid, at: u6
         }
     }
     if !route.is_subscribed(&outcome.name) {
-        outcome.skipped = Some(NOT_SUBSCRIBED.to_owned());
+        outcome.skipped = Some(EventOutcome::NOT_SUBSCRIBED.to_owned());
         return outcome;
     }
     if let Err(problem) = room.check_work() {

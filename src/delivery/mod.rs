@@ -25,7 +25,7 @@ mod sender;
 mod tests;
 
 pub use cloud_event::Attributes;
-pub use matching::{NO_EVENT, NOT_SUBSCRIBED, match_request};
+pub use matching::match_request;
 pub use queue::Limits;
 pub use retry::{Outcome, Verdict, retry_after, verdict};
 pub use runner::{RunnerError, Runners};

@@ -17,8 +17,6 @@ const PASSING_BODY: usize = 4 * 1024;
 const PASSING_HEADERS: usize = 8 * 1024;
 /// Bytes of its query, and of what the sender was told.
 const PASSING_TEXT: usize = 2 * 1024;
-/// Why an event that is not subscribed goes nowhere.
-pub const NOT_SUBSCRIBED: &str = "not subscribed";
 
 /// What is not in the spool and still belongs to a request.
 pub struct About<'a> {
@@ -114,7 +112,7 @@ pub fn outcome(entry: &Entry) -> Outcome {
     if !tried.is_empty() {
         return Outcome::NotFired;
     }
-    skipped.retain(|event| event.skipped.as_deref() == Some(NOT_SUBSCRIBED));
+    skipped.retain(|event| event.skipped.as_deref() == Some(EventOutcome::NOT_SUBSCRIBED));
     if skipped.is_empty() { Outcome::NoEvent } else { Outcome::NotSubscribed }
 }
 

@@ -53,6 +53,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// When the oldest finished requests that are still kept at `now` may have ended; both in Unix milliseconds.
+    pub(super) fn oldest(&self, now: u64) -> u64 {
+        now.saturating_sub(u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// # Errors
     /// If no spool could work with them.
     pub(super) fn check(&self) -> Result<(), OpenError> {

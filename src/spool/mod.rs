@@ -122,12 +122,6 @@ pub struct Stall<'a> {
 }
 
 impl Spool {
-    /// When the oldest finished requests that are still kept at `now` may have ended; both in Unix milliseconds.
-    pub fn oldest(&self, now: u64) -> u64 {
-        let retention = self.inner.shared.limits.retention.as_millis();
-        now.saturating_sub(u64::try_from(retention).unwrap_or(u64::MAX))
-    }
-
     /// Opens the spool in the directory `dir`, which is made if it is missing, and reads all of it.
     /// Blocks meanwhile. Damage is logged with its position, counted in [`Usage`], and skipped.
     ///
@@ -160,6 +154,11 @@ impl Spool {
             fault,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// When the oldest finished requests that are still kept at `now` may have ended; both in Unix milliseconds.
+    pub fn oldest(&self, now: u64) -> u64 {
+        self.inner.shared.limits.oldest(now)
     }
 
     /// Lets the disk stand still: what is asked to be written waits.

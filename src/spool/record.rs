@@ -95,6 +95,8 @@ pub struct Matched {
 }
 
 impl Matched {
+    /// The note of a request without events, where that is what the plugin says.
+    pub const NO_EVENT: &str = "the request carries no event";
     /// The note of a request that means nothing, and is no failure.
     pub const PING: &str = "a ping: it tells that the webhook works, and carries no event";
 }
@@ -118,6 +120,11 @@ pub struct EventOutcome {
     pub notes: Vec<String>,
     /// Every trigger that was considered.
     pub triggers: Vec<TriggerOutcome>,
+}
+
+impl EventOutcome {
+    /// Why an event of the plugin that the Subscription did not ask for goes nowhere.
+    pub const NOT_SUBSCRIBED: &str = "not subscribed";
 }
 
 /// Whether one trigger matched one event.

@@ -175,7 +175,7 @@ impl Writer {
     /// Makes what is undelivered and too old dead letters, and forgets what ended long ago.
     fn sweep(&mut self, now: u64) -> Result<(), SpoolError> {
         let limits = self.shared.limits.clone();
-        let older = |d: std::time::Duration| now.saturating_sub(d.as_millis() as u64);
+        let expires = now.saturating_sub(limits.max_age.as_millis() as u64);
         let minutes = limits.max_age.as_secs() / 60;
         let reason = match minutes {
             0..120 => format!("not delivered within {minutes} minutes"),
@@ -184,7 +184,7 @@ impl Writer {
         loop {
             let expired: Vec<Uuid> = {
                 let index = self.shared.index();
-                let end = (older(limits.max_age), Uuid::nil());
+                let end = (expires, Uuid::nil());
                 index.books.open.range(..end).map(|o| o.1).take(BATCH).collect()
             };
             if expired.is_empty() {
@@ -199,7 +199,7 @@ impl Writer {
             }
         }
         let mut index = self.shared.index();
-        let end = (older(limits.retention), Uuid::nil());
+        let end = (limits.oldest(now), Uuid::nil());
         let shares = index.books.shares.values();
         let mut old: Vec<Uuid> = (shares.flat_map(|s| s.dead.range(..end))).map(|d| d.1).collect();
         old.extend(index.books.finished.range(..end).map(|f| f.1));

@@ -4,7 +4,7 @@
 mod file;
 mod init;
 mod lint;
-mod test;
+pub mod test;
 #[cfg(test)]
 mod tutorial;
 mod yaml;

@@ -3,6 +3,7 @@
 use super::calls::{access_token, given};
 use super::page::catalogue;
 use super::*;
+use crate::cli::plugin::test::case;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -38,17 +39,13 @@ impl Recorded {
     }
 
     fn read(file: &Path) -> Recorded {
-        let whole = text(file);
-        let (head, body) = whole.split_once("\r\n\r\n").or_else(|| whole.split_once("\n\n")).unwrap();
-        let mut lines = head.lines();
-        let target = lines.next().unwrap().split(' ').nth(1).unwrap();
-        let case: Value = serde_saphyr::from_str(&text(&file.with_extension("yaml"))).unwrap();
-        let headers = lines.map(|line| line.split_once(':').unwrap());
+        let (request, case) = (case::request(file).unwrap(), case::case(file).unwrap());
+        let headers = request.headers().iter();
         Recorded {
-            query: target.split_once('?').map_or("", |(_, query)| query).to_owned(),
-            headers: headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect(),
-            body: body.to_owned(),
-            verified: case["expect"]["verified"] != json!(false),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            headers: headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect(),
+            body: String::from_utf8(request.body().to_vec()).unwrap(),
+            verified: case.expect.verified,
         }
     }
 }

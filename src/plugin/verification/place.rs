@@ -42,8 +42,7 @@ impl<'a> Seen<'a> {
     /// The same request, once its sender has proven the whole body: it may be taken apart however large it is, as it will be
     /// to find its events.
     pub(super) fn proven(&self) -> Self {
-        let same = Self::new(self.request, self.payload_field).with_signed_tokens(self.tokens_are_signed);
-        Self { is_proven: true, ..same }
+        Self { is_proven: true, data: OnceCell::new(), ..*self }
     }
 
     /// What an expression gives, as text; a number is written out.

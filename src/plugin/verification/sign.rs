@@ -90,13 +90,11 @@ fn by_hmac(hmac: &HmacVerifier, request: &mut MadeRequest, facts: Facts<'_>, sec
     let signature = {
         let callback = request.callback().at(facts.now).registered(facts.url);
         let seen = Seen::new(&callback, facts.payload_field);
-        let messages = hmac.signed.messages(&seen, timestamp.as_deref());
-        let messages = messages.map_err(|refusal| Unsigned(refusal.to_string()))?;
-        let parts = messages.first().map(Vec::as_slice).unwrap_or_default();
+        let parts = hmac.signed.parts(&seen, timestamp.as_deref()).map_err(|refusal| Unsigned(refusal.to_string()))?;
         match hmac.algorithm {
-            HmacAlgorithm::Sha1 => mac::<Hmac<Sha1>>(&key, parts),
-            HmacAlgorithm::Sha256 => mac::<Hmac<Sha256>>(&key, parts),
-            HmacAlgorithm::Sha512 => mac::<Hmac<Sha512>>(&key, parts),
+            HmacAlgorithm::Sha1 => mac::<Hmac<Sha1>>(&key, &parts),
+            HmacAlgorithm::Sha256 => mac::<Hmac<Sha256>>(&key, &parts),
+            HmacAlgorithm::Sha512 => mac::<Hmac<Sha512>>(&key, &parts),
         }
     };
     let mut value = format!("{}{}", hmac.prefix, encoded(hmac.encoding, &signature));

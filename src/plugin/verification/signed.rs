@@ -5,6 +5,7 @@ use super::timestamp::{Place, Timestamp};
 use crate::api::SignedPart;
 use crate::plugin::cel::Expression;
 use crate::plugin::error::Refusal;
+use crate::plugin::request::CallbackRequest;
 use std::borrow::Cow;
 
 /// The parts that are signed, in their order.
@@ -82,21 +83,37 @@ impl Signed {
         self.0.iter().any(|part| matches!(part, Part::Url { .. }))
     }
 
-    /// The bytes of each part, once for each way in which the callback URL may be written; there is one at least, and the
-    /// first is the usual. `timestamp` is as it was written.
+    /// The bytes of each part. `timestamp` is as it was written.
     ///
     /// # Errors
-    /// A part is not there, or is what a handshake of the plugin signs for everybody.
+    /// A part is not there.
+    pub(super) fn parts<'s, 'a: 's>(
+        &'s self,
+        seen: &Seen<'a>,
+        timestamp: Option<&'s str>,
+    ) -> Result<Vec<Cow<'s, [u8]>>, Refusal> {
+        self.0.iter().map(|part| part.bytes(seen, timestamp)).collect()
+    }
+
+    /// The same, first as it is, and then as it is with the callback URL written in the other way, if that is signed.
+    ///
+    /// # Errors
+    /// As [`parts`](Self::parts).
     pub(super) fn messages<'s, 'a: 's>(
         &'s self,
         seen: &Seen<'a>,
         timestamp: Option<&'s str>,
     ) -> Result<Vec<Vec<Cow<'s, [u8]>>>, Refusal> {
-        let urls = match self.needs_url() {
-            true => spellings(seen.request.url().ok_or(Refusal::NoUrl)?),
-            false => vec![String::new()],
-        };
-        urls.iter().map(|url| self.0.iter().map(|part| part.bytes(seen, timestamp, url)).collect()).collect()
+        let parts = self.parts(seen, timestamp)?;
+        let other = seen.request.url().filter(|_| self.needs_url()).and_then(other_spelling);
+        let rewritten = other.map(|url| {
+            let rewrite = |(part, bytes): (&Part, &Cow<'s, [u8]>)| match part {
+                Part::Url { query } => Cow::Owned(written(url.clone(), *query, seen.request)),
+                _ => bytes.clone(),
+            };
+            self.0.iter().zip(&parts).map(rewrite).collect()
+        });
+        Ok(std::iter::once(parts).chain(rewritten).collect())
     }
 }
 
@@ -114,30 +131,30 @@ fn covers(parts: &[SignedPart], timestamp: &Timestamp) -> bool {
     })
 }
 
-/// The ways in which a URL may be written: as it is, and with the port that goes without saying or without the one that is
-/// said. Twilio has signed all of them, and its own libraries try with and without.
-fn spellings(url: &str) -> Vec<String> {
-    let another = || {
-        let mut parsed = url::Url::parse(url).ok()?;
-        if parsed.port().is_some() {
-            parsed.set_port(None).ok()?;
-            return Some(parsed.to_string());
-        }
-        let authority = url.find("://")? + 3;
-        let end = url[authority..].find(['/', '?', '#']).map_or(url.len(), |at| authority + at);
-        Some(format!("{}:{}{}", &url[..end], parsed.port_or_known_default()?, &url[end..]))
-    };
-    std::iter::once(url.to_owned()).chain(another()).collect()
+/// A URL with the port that goes without saying, or without the one that is said. Twilio has signed either, and its own
+/// libraries try both.
+fn other_spelling(url: &str) -> Option<String> {
+    let mut parsed = url::Url::parse(url).ok()?;
+    if parsed.port().is_some() {
+        parsed.set_port(None).ok()?;
+        return Some(parsed.to_string());
+    }
+    let authority = url.find("://")? + 3;
+    let end = url[authority..].find(['/', '?', '#']).map_or(url.len(), |at| authority + at);
+    Some(format!("{}:{}{}", &url[..end], parsed.port_or_known_default()?, &url[end..]))
+}
+
+/// The callback URL, with the query of the request if that is signed with it.
+fn written(mut url: String, query: bool, request: &CallbackRequest<'_>) -> Vec<u8> {
+    if query && !request.query().is_empty() {
+        url.push('?');
+        url.push_str(request.query());
+    }
+    url.into_bytes()
 }
 
 impl Part {
-    /// `url` is the callback URL without the request's query.
-    fn bytes<'s, 'a: 's>(
-        &'s self,
-        seen: &Seen<'a>,
-        timestamp: Option<&'s str>,
-        url: &str,
-    ) -> Result<Cow<'s, [u8]>, Refusal> {
+    fn bytes<'s, 'a: 's>(&'s self, seen: &Seen<'a>, timestamp: Option<&'s str>) -> Result<Cow<'s, [u8]>, Refusal> {
         let request = seen.request;
         Ok(match self {
             Self::Literal(text) => Cow::Borrowed(text),
@@ -146,12 +163,8 @@ impl Part {
             Self::Timestamp => Cow::Borrowed(timestamp.unwrap_or_default().as_bytes()),
             Self::Method => Cow::Owned(request.method().to_ascii_uppercase().into_bytes()),
             Self::Url { query } => {
-                let mut url = url.to_owned();
-                if *query && !request.query().is_empty() {
-                    url.push('?');
-                    url.push_str(request.query());
-                }
-                Cow::Owned(url.into_bytes())
+                let url = request.url().ok_or(Refusal::NoUrl)?.to_owned();
+                Cow::Owned(written(url, *query, request))
             }
             Self::Body => Cow::Borrowed(request.body()),
             Self::SortedForm => {

@@ -2,7 +2,6 @@
 
 use super::case::{Expect, ExpectedAnswer, ExpectedEvent};
 use super::replay::{Outcome, trigger_name};
-use crate::delivery::{NO_EVENT, NOT_SUBSCRIBED};
 use crate::spool::{EventOutcome, Matched};
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -109,11 +108,13 @@ impl Differences {
                     note.as_ref().map_or("none".to_owned(), |note| format!("{note:?}")),
                 );
             }
-            (None, Some(note)) if ![NO_EVENT, Matched::PING].contains(&note.as_str()) => self.add("note", note),
+            (None, Some(note)) if ![Matched::NO_EVENT, Matched::PING].contains(&note.as_str()) => {
+                self.add("note", note)
+            }
             (None, _) => {}
         }
         // What a Subscription has not asked for is acknowledged and goes nowhere, a ping for example.
-        matched.events.iter().filter(|event| event.skipped.as_deref() != Some(NOT_SUBSCRIBED)).collect()
+        matched.events.iter().filter(|event| event.skipped.as_deref() != Some(EventOutcome::NOT_SUBSCRIBED)).collect()
     }
 
     fn events(&mut self, expect: &Expect, found: &[&EventOutcome], outcome: &Outcome) {
@@ -124,7 +125,7 @@ impl Differences {
                 None => {
                     let others = outcome.matched.iter().flat_map(|matched| &matched.events);
                     let others: Vec<_> = others
-                        .filter(|event| event.skipped.as_deref() == Some(NOT_SUBSCRIBED))
+                        .filter(|event| event.skipped.as_deref() == Some(EventOutcome::NOT_SUBSCRIBED))
                         .map(|event| format!("`{}`, which is not one of the Subscription's events", event.name))
                         .collect();
                     let instead = if others.is_empty() { "nothing".to_owned() } else { others.join(", ") };

@@ -1,6 +1,6 @@
 //! `bellhop plugin test`: recorded requests, replayed against a plugin.
 
-mod case;
+pub mod case;
 mod compare;
 mod replay;
 #[cfg(test)]
